@@ -1,0 +1,1 @@
+"""The programs of Syncline. They share the library `syncline` and never import each other."""

@@ -1,0 +1,1 @@
+"""The learner: consumes scored groups, updates the policy, publishes checkpoints."""

@@ -1,0 +1,1 @@
+"""The reward service: stateless, routes each sample to the reward of its task."""

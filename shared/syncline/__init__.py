@@ -1,0 +1,1 @@
+"""The library that every Syncline service shares; it knows no service."""

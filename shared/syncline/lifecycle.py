@@ -1,0 +1,105 @@
+"""How a service lives: start, be ready, drain on SIGTERM, leave with a true exit code.
+
+The first SIGTERM or SIGINT turns readiness off and drains; a second one exits at once.
+A worker that ends by itself or raises takes the whole service down: half a service that
+still answers health checks is worse than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from syncline.errors import SynclineError
+from syncline.rpc import Server
+
+log = structlog.get_logger()
+Worker = Callable[[], Awaitable[None]]
+_READINESS_PERIOD_S = 1.0
+
+
+async def run_service(
+    *,
+    server: Server,
+    workers: Mapping[str, Worker],
+    ready: Callable[[], Awaitable[None]],
+    drain: Worker | None = None,
+    close: Worker | None = None,
+    grace_s: float = 20.0,
+) -> int:
+    """Run until a signal or a failed worker; returns the exit code.
+
+    `server` has been started, as workers need its address. `ready` raises a SynclineError while
+    the service cannot do its work; it is asked every second. `drain` stops taking work and
+    gives back what is not finished; `close` frees what the service holds, engines included.
+    """
+    stop = _stop_on_signals()
+    tasks = {asyncio.ensure_future(worker()): name for name, worker in workers.items()}
+    readiness = asyncio.create_task(_follow_readiness(server, ready), name="readiness")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        code = _exit_code({task: name for task, name in tasks.items() if task in done})
+        readiness.cancel()
+        await server.set_ready(False)
+        try:
+            async with asyncio.timeout(grace_s):
+                if drain is not None:
+                    await drain()
+        except TimeoutError:
+            log.warning("drain_ran_out_of_time", grace_s=grace_s)
+        return code
+    finally:
+        for task in (*tasks, readiness, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, readiness, stopping, return_exceptions=True)
+        await server.stop(grace_s=1.0)
+        if close is not None:
+            await close()
+
+
+def _exit_code(ended: Mapping[asyncio.Future[None], str]) -> int:
+    code = 0
+    for task, name in ended.items():
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, SynclineError):
+            log.error("worker_failed", worker=name, code=error.code, error=error.message)
+        else:
+            log.error("worker_failed", worker=name, exc_info=error)
+        code = 1
+    return code
+
+
+async def _follow_readiness(server: Server, ready: Callable[[], Awaitable[None]]) -> None:
+    was_ready: bool | None = None
+    while True:
+        try:
+            await ready()
+            is_ready, why = True, ""
+        except SynclineError as error:
+            is_ready, why = False, error.message
+        await server.set_ready(is_ready)
+        if is_ready is not was_ready:
+            log.info("ready" if is_ready else "not_ready", **({"why": why} if why else {}))
+            was_ready = is_ready
+        await asyncio.sleep(_READINESS_PERIOD_S)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            log.warning("second_signal_exiting_now", signal=number)
+            os._exit(130)
+        log.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop

@@ -1,0 +1,330 @@
+"""The run spec: everything that describes a run, checked before anything starts.
+
+Unknown keys are refused. Each algorithm is a model of its own, so an option that an
+algorithm does not have is refused like any unknown key. Defaults are the paper's settings
+(arXiv 2506.21495, Table 4 for verifiable tasks) unless a docstring says otherwise.
+
+Importing this module loads pydantic and nothing heavier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from syncline.algo.schedule import Schedule
+from syncline.errors import FieldProblem, InvalidSpec
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
+
+
+class Part(BaseModel):
+    """Base of every part: frozen, unknown keys refused, types as written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Model(Part):
+    """The seed model."""
+
+    path: str = Field(min_length=1)
+    """Folder in Hugging Face layout: a path, or hf://owner/name."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that learner and generators compute in."""
+
+
+class RandomPair(Part):
+    """A random correct response against a random incorrect one (paper section 3.2)."""
+
+    type: Literal["random"] = "random"
+
+
+class BestVsWorst(Part):
+    """Highest reward against lowest (paper section 3.1)."""
+
+    type: Literal["best_vs_worst"] = "best_vs_worst"
+    min_margin: float = Field(default=0.0, ge=0.0)
+    """No pair when best minus worst is not above this."""
+
+
+PairRule = Annotated[RandomPair | BestVsWorst, Field(discriminator="type")]
+
+
+class Preference(Part):
+    """Options that all preference losses share."""
+
+    beta: float = Field(default=0.1, gt=0.0)
+    """DPO beta. The paper: 0.1 for maths, 0.01 for chat."""
+    length_normalize: bool = False
+    """Use mean instead of summed log-probabilities."""
+    nll_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of the negative log-likelihood of the chosen response (DPO + NLL, section 3.5)."""
+    entropy_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of the entropy bonus (section 3.6)."""
+    importance_cap: float | None = Field(default=None, gt=0.0)
+    """Truncated importance sampling on trainer/generator log-probabilities; null turns it off."""
+    normalize: Literal["prompts", "pairs"] = "prompts"
+    """Divide the summed loss by all prompts of the step (the paper), or by the pairs that were found."""
+
+
+class DPO(Preference):
+    """Direct preference optimization on one pair a prompt (section 3.1)."""
+
+    name: Literal["dpo"]
+
+
+class GroupDPO(Preference):
+    """DPO averaged over all correct x incorrect pairs of a prompt (section 3.3)."""
+
+    name: Literal["group_dpo"]
+
+
+class GRPO(Part):
+    """Group relative policy optimization, without length bias (section 3.2)."""
+
+    name: Literal["grpo"]
+    beta: float = Field(default=0.001, ge=0.0)
+    """Coefficient of the k3 KL estimate against the reference."""
+    length_normalize: bool = False
+    """Mean instead of sum over the tokens of a response."""
+    scale_rewards: bool = False
+    """Divide advantages by the group's standard deviation."""
+    clip: float | None = Field(default=None, gt=0.0)
+    """Clip range of the ratio; null leaves it open (one update per rollout: the ratio is 1)."""
+    entropy_weight: float = Field(default=0.0, ge=0.0)
+    importance_cap: float | None = Field(default=None, gt=0.0)
+
+
+class GroupDPOGRPO(Preference):
+    """GroupDPO + grpo_weight x GRPO (section 3.4)."""
+
+    name: Literal["group_dpo_grpo"]
+    grpo_weight: float = Field(default=0.01, ge=0.0)
+    """alpha of the combined loss; the paper tried 0.01 and 0.001."""
+    grpo_beta: float = Field(default=0.001, ge=0.0)
+    """KL coefficient of the GRPO term."""
+    scale_rewards: bool = False
+
+
+AlgorithmSpec = Annotated[DPO | GroupDPO | GRPO | GroupDPOGRPO, Field(discriminator="name")]
+
+
+class Reference(Part):
+    """The reference policy."""
+
+    sync: bool = False
+    """True: it follows the generators at each sync. False: it stays at the seed."""
+
+
+class Sync(Part):
+    """The sync schedule."""
+
+    period: Annotated[int, Field(ge=1)] | Literal["never"] = 10
+    """Updates between two syncs of the generators: 1 is online, never is offline."""
+    lag: Literal[0, 1] = 0
+    """Whole windows the generators may be behind; 1 overlaps generation and training fully."""
+
+
+class Generation(Part):
+    """How rollouts are sampled."""
+
+    samples_per_prompt: int = Field(default=8, ge=2, le=1024)
+    temperature: float = Field(default=1.0, ge=0.0, le=10.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_tokens: int = Field(default=1024, ge=1)
+
+
+class MathReward(Part):
+    """1 when Math-Verify finds the completion's answer equal to the row's `answer`, else 0."""
+
+    type: Literal["math"]
+
+
+class JudgeReward(Part):
+    """A score by an LLM judge behind an OpenAI-compatible endpoint."""
+
+    type: Literal["judge"]
+    endpoint: str = Field(pattern=r"^https?://")
+    """Base URL, up to and including /v1."""
+    model: str = Field(min_length=1)
+
+
+class RewardModelReward(Part):
+    """A scalar by a reward model behind a vLLM pooling endpoint."""
+
+    type: Literal["reward_model"]
+    endpoint: str = Field(pattern=r"^https?://")
+    model: str = Field(min_length=1)
+
+
+RewardSpec = Annotated[MathReward | JudgeReward | RewardModelReward, Field(discriminator="type")]
+
+
+class Task(Part):
+    """One source of prompts with its reward."""
+
+    name: Name
+    data: str = Field(min_length=1)
+    """JSONL or Parquet with rows {"prompt": str | messages, "answer": str?}."""
+    reward: RewardSpec
+    pairs: PairRule = RandomPair()
+    weight: float = Field(default=1.0, gt=0.0)
+    """Share of each batch, relative to the other tasks."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Overrides generation.max_tokens."""
+
+
+class Optimizer(Part):
+    """AdamW. The paper: lr 1e-6, eps 1e-4 for maths (the cure for sudden divergence), clip 0.1."""
+
+    lr: float = Field(default=1e-6, gt=0.0)
+    eps: float = Field(default=1e-4, gt=0.0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.1, ge=0.0)
+    grad_clip: float = Field(default=0.1, gt=0.0)
+    warmup_steps: int = Field(default=0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class Evaluation(Part):
+    """A held-out set, evaluated before the first step, every `every` steps, and after the last."""
+
+    name: Name
+    data: str = Field(min_length=1)
+    reward: RewardSpec = MathReward(type="math")
+    every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations; null evaluates only before and after."""
+    samples: int = Field(default=1, ge=1, le=1024)
+    temperature: float = Field(default=0.6, ge=0.0, le=10.0)
+    top_p: float = Field(default=0.9, gt=0.0, le=1.0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Overrides generation.max_tokens."""
+
+
+class Checkpoints(Part):
+    """Saved training states and the published weights that are kept."""
+
+    every: int = Field(default=50, ge=1)
+    """Steps between saved training states."""
+    keep: int = Field(default=3, ge=2)
+    """Newest published checkpoints to keep, beside those in use. At least 2: one may be in the writing."""
+
+
+class RunSpec(Part):
+    """One training job."""
+
+    name: Name
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    model: Model
+    algorithm: AlgorithmSpec
+    reference: Reference = Reference()
+    sync: Sync = Sync()
+    steps: int = Field(ge=1)
+    prompts_per_step: int = Field(default=32, ge=1)
+    generation: Generation = Generation()
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    optimizer: Optimizer = Optimizer()
+    evaluation: tuple[Evaluation, ...] = ()
+    checkpoints: Checkpoints = Checkpoints()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> RunSpec:
+        for field, parts in (("tasks", self.tasks), ("evaluation", self.evaluation)):
+            names = [part.name for part in parts]
+            for index, name in enumerate(names):
+                if name in names[:index]:
+                    raise InvalidSpec(
+                        [FieldProblem(f"{field}.{index}.name", f"{name!r} is used twice", "a name of its own for each")]
+                    )
+        return self
+
+    def schedule(self) -> Schedule:
+        """The sync schedule of this run."""
+        return Schedule(period=self.sync.period, lag=self.sync.lag, steps=self.steps)
+
+    def max_tokens_of(self, part: Task | Evaluation) -> int:
+        """Token budget of a completion for a task or an evaluation set."""
+        return part.max_tokens if part.max_tokens is not None else self.generation.max_tokens
+
+
+_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
+
+
+def parse(data: Mapping[str, Any] | Any) -> RunSpec:
+    """Check a decoded YAML or JSON document and return the run spec.
+
+    Raises InvalidSpec with every problem: the field's path, what was wrong, what is allowed.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidSpec(
+            [FieldProblem("$", f"the document is a {type(data).__name__}", "a mapping of run spec fields")]
+        )
+    try:
+        return _RUN_SPEC.validate_python(data)
+    except ValidationError as error:
+        raise InvalidSpec([_problem(detail) for detail in error.errors(include_url=False)]) from None
+
+
+def parse_json(text: str) -> RunSpec:
+    """Check a run spec in JSON, as it travels between services."""
+    try:
+        return _RUN_SPEC.validate_json(text)
+    except ValidationError as error:
+        raise InvalidSpec([_problem(detail) for detail in error.errors(include_url=False)]) from None
+
+
+_ALLOWED = {
+    "missing": "this field is required",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a string",
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def _problem(detail: Any) -> FieldProblem:
+    """Pydantic's description of one problem in the three parts that users get."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    path = ".".join(str(part) for part in detail["loc"] if not _is_union_tag(part)) or "$"
+    shown = repr(detail.get("input"))
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    if kind == "extra_forbidden":
+        return FieldProblem(path, "unknown key", "only the keys of the run spec (see the README); mind the spelling")
+    if kind == "missing":
+        return FieldProblem(path, "missing", _ALLOWED["missing"])
+    if kind == "union_tag_invalid":
+        return FieldProblem(_tag_path(path, context), f"{context['tag']!r} is not known", context["expected_tags"])
+    if kind == "union_tag_not_found":
+        return FieldProblem(_tag_path(path, context), "missing", _ALLOWED["missing"])
+    bounds = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+    if kind in bounds:
+        return FieldProblem(path, f"{shown} is out of range", f"{bounds[kind]} {next(iter(context.values()))}")
+    if kind == "literal_error":
+        return FieldProblem(path, f"{shown} is not known", context["expected"])
+    if kind == "string_pattern_mismatch":
+        return FieldProblem(path, f"{shown} does not fit", f"text like {context['pattern']}")
+    return FieldProblem(path, f"{shown}: {detail['msg']}", _ALLOWED.get(kind, detail["msg"]))
+
+
+_UNION_TAGS = frozenset(
+    {"dpo", "group_dpo", "grpo", "group_dpo_grpo", "math", "judge", "reward_model", "random", "best_vs_worst"}
+    | {"constrained-int", "literal['never']", "int"}
+)
+
+
+def _is_union_tag(part: object) -> bool:
+    """Pydantic puts the chosen member of a union into the path; users never wrote it."""
+    return isinstance(part, str) and part in _UNION_TAGS
+
+
+def _tag_path(path: str, context: Mapping[str, Any]) -> str:
+    return f"{path}.{str(context.get('discriminator', '')).strip(chr(39))}"

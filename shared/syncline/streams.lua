@@ -1,0 +1,164 @@
+--[[
+All mutations of the work streams. Each call is one command, atomic in the server.
+
+An entry has three fields:
+    r  run id
+    p  payload (protobuf)
+    d  deliveries it had under earlier entry ids (an entry that is handed back gets a new id)
+
+KEYS  1 = stream, 2 = set of open runs, 3 = destination stream (hand_over)
+ARGV  1 = command, 2 = consumer group, 3 = consumer, then as below
+
+    add        run payload                 append if the run is open                    -> id or ""
+    hand_over  id run payload              ack + delete, append payload to KEYS[3]      -> moved | lost | closed
+    ack        id...                       ack + delete what is still ours              -> count
+    renew      id...                       reset the idle time of what is still ours    -> count
+    claim      idle_ms count max dead      take over entries whose lease ran out;
+                                           those delivered max times go to dead<run>    -> {{id, fields, deliveries}...}
+    hand_back  id...                       append again for the next owner, uncounted   -> count
+    fail       id cause max dead           append again, or to dead<run> after max      -> retried | dead | lost
+--]]
+
+local stream, open_runs = KEYS[1], KEYS[2]
+local command, group, consumer = ARGV[1], ARGV[2], ARGV[3]
+
+-- Deliveries of an entry that this consumer still owns, or nil when another has taken it over.
+local function owned(id)
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)
+  if #pending == 1 and pending[1][2] == consumer then
+    return pending[1][4]
+  end
+  return nil
+end
+
+local function fields_of(id)
+  local found = redis.call('XRANGE', stream, id, id)
+  if #found == 0 then
+    return nil
+  end
+  local fields = {}
+  for i = 1, #found[1][2], 2 do
+    fields[found[1][2][i]] = found[1][2][i + 1]
+  end
+  return fields
+end
+
+local function remove(id)
+  redis.call('XACK', stream, group, id)
+  redis.call('XDEL', stream, id)
+end
+
+local function bury(id, fields, deliveries, cause, dead_prefix)
+  redis.call('XADD', dead_prefix .. fields.r, '*', 'stream', stream, 'deliveries', deliveries,
+    'cause', cause, 'p', fields.p)
+  remove(id)
+end
+
+-- A stream whose group was lost with the server's data has no pending entries: nothing is ours.
+if command ~= 'add' then
+  local known = redis.pcall('XINFO', 'GROUPS', stream)
+  local found = false
+  if not known.err then
+    for _, info in ipairs(known) do
+      if info[2] == group then found = true end
+    end
+  end
+  if not found then
+    if command == 'hand_over' or command == 'fail' then return 'lost' end
+    if command == 'claim' then return {} end
+    return 0
+  end
+end
+
+if command == 'add' then
+  if redis.call('SISMEMBER', open_runs, ARGV[4]) == 0 then
+    return ''
+  end
+  return redis.call('XADD', stream, '*', 'r', ARGV[4], 'p', ARGV[5], 'd', 0)
+
+elseif command == 'hand_over' then
+  local id, run, payload = ARGV[4], ARGV[5], ARGV[6]
+  if not owned(id) then
+    return 'lost'
+  end
+  remove(id)
+  if redis.call('SISMEMBER', open_runs, run) == 0 then
+    return 'closed'
+  end
+  redis.call('XADD', KEYS[3], '*', 'r', run, 'p', payload, 'd', 0)
+  return 'moved'
+
+elseif command == 'ack' then
+  local count = 0
+  for i = 4, #ARGV do
+    if owned(ARGV[i]) then
+      remove(ARGV[i])
+      count = count + 1
+    end
+  end
+  return count
+
+elseif command == 'renew' then
+  local count = 0
+  for i = 4, #ARGV do
+    if owned(ARGV[i]) then
+      redis.call('XCLAIM', stream, group, consumer, 0, ARGV[i], 'JUSTID')
+      count = count + 1
+    end
+  end
+  return count
+
+elseif command == 'claim' then
+  local idle_ms, count, max, dead_prefix = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+  local taken = {}
+  local expired = redis.call('XPENDING', stream, group, 'IDLE', idle_ms, '-', '+', count)
+  for _, pending in ipairs(expired) do
+    local id, last_owner = pending[1], pending[2]
+    local fields = fields_of(id)
+    if not fields then
+      redis.call('XACK', stream, group, id)
+    elseif redis.call('SISMEMBER', open_runs, fields.r) == 0 then
+      remove(id)
+    else
+      local deliveries = pending[4] + tonumber(fields.d)
+      if deliveries >= max then
+        bury(id, fields, deliveries, 'lease ran out; last owner ' .. last_owner, dead_prefix)
+      else
+        redis.call('XCLAIM', stream, group, consumer, 0, id)
+        table.insert(taken, { id, fields.p, deliveries + 1 })
+      end
+    end
+  end
+  return taken
+
+elseif command == 'hand_back' then
+  local count = 0
+  for i = 4, #ARGV do
+    local delivered = owned(ARGV[i])
+    local fields = delivered and fields_of(ARGV[i])
+    if fields then
+      remove(ARGV[i])
+      redis.call('XADD', stream, '*', 'r', fields.r, 'p', fields.p, 'd', delivered - 1 + tonumber(fields.d))
+      count = count + 1
+    end
+  end
+  return count
+
+elseif command == 'fail' then
+  local id, cause, max, dead_prefix = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+  local delivered = owned(id)
+  local fields = delivered and fields_of(id)
+  if not fields then
+    return 'lost'
+  end
+  local deliveries = delivered + tonumber(fields.d)
+  if deliveries >= max then
+    bury(id, fields, deliveries, cause, dead_prefix)
+    return 'dead'
+  end
+  remove(id)
+  redis.call('XADD', stream, '*', 'r', fields.r, 'p', fields.p, 'd', deliveries)
+  return 'retried'
+end
+
+return redis.error_reply('unknown command ' .. command)

@@ -1,0 +1,248 @@
+"""Work streams on Redis: leases, fenced hand-over, dead letters.
+
+The promise (design, contracts 1 and 2): work is handed over at least once, and an entry is
+deleted when it is acknowledged, so an idle system has empty streams. Only the consumer that
+still owns an entry can hand it over or acknowledge it. The entries of a consumer that died
+are taken over after `lease_s` by whoever takes next; no traffic and no lock is needed for it.
+
+Life of an entry: add -> take -> (renew)* -> hand_over | ack | hand_back | fail
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from syncline import keys
+from syncline.errors import Unavailable
+
+DEFAULT_LEASE_S = 15.0
+MAX_DELIVERIES = 3
+_SOCKET_TIMEOUT_S = 10.0
+_LONGEST_BLOCK_S = 5.0  # below the socket timeout: a blocking read must end before the client gives up on the socket
+_DEAD_PREFIX = keys.dead("")
+
+CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OSError)
+"""What a lost Redis server looks like to a client."""
+
+
+def connect(url: str) -> Redis:
+    """A client for the Redis-compatible server at `url` (redis://, rediss:// or unix://).
+
+    Calls time out and are retried a few times with backoff; no connection is made before the first call.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=_SOCKET_TIMEOUT_S,
+        socket_connect_timeout=5.0,
+        health_check_interval=15,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        decode_responses=False,
+    )
+
+
+async def ping(redis: Redis, *, timeout_s: float = 5.0) -> None:
+    """Raise Unavailable unless the server answers within `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await redis.ping()
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(
+            f"Redis does not answer ({error}); check SYNCLINE_REDIS_URL and that the server runs"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One delivered entry. `deliveries` counts this delivery too."""
+
+    id: str
+    payload: bytes
+    deliveries: int
+
+
+HandOver = Literal["moved", "lost", "closed"]
+"""moved: the next stage has it. lost: another consumer owns it now. closed: the run wants no more work."""
+
+
+class Streams:
+    """Adds work, and tells how much there is."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self._script = redis.register_script(_LUA)
+
+    async def add(self, stream: str, *, run_id: str, payload: bytes) -> bool:
+        """Append one entry; False when the run is not open."""
+        return bool(await self._script(keys=[stream, keys.OPEN_RUNS], args=["add", "", "", run_id, payload]))
+
+    async def add_all(self, stream: str, *, run_id: str, payloads: Iterable[bytes]) -> int:
+        """Append entries in one round trip; returns how many were taken."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for payload in payloads:
+                await self._script(keys=[stream, keys.OPEN_RUNS], args=["add", "", "", run_id, payload], client=pipe)
+            return sum(1 for added in await pipe.execute() if added)
+
+    async def open_run(self, run_id: str) -> None:
+        """Accept work of this run from now on."""
+        await self.redis.sadd(keys.OPEN_RUNS, run_id)
+
+    async def close_run(self, run_id: str) -> None:
+        """Refuse further work of this run and delete its streams; its dead letters stay for a day."""
+        await self.redis.srem(keys.OPEN_RUNS, run_id)
+        await self.purge_run(run_id)
+        await self.redis.expire(keys.dead(run_id), 86_400)
+
+    async def purge_run(self, run_id: str) -> None:
+        """Delete the work of a run, so that it can be admitted anew."""
+        doomed = [keys.scored(run_id), keys.evaluated(run_id), keys.admitted(run_id)]
+        async for name in self.redis.scan_iter(match=f"{keys.PREFIX}:prompts:{run_id}:*", count=1000):
+            doomed.append(name.decode())
+        await self.redis.delete(*doomed)
+
+    async def outstanding(self, streams: Sequence[str]) -> list[int]:
+        """Entries of each stream that are not acknowledged, delivered or not."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for stream in streams:
+                pipe.xlen(stream)
+            return [int(length) for length in await pipe.execute()]
+
+
+class StreamConsumer:
+    """One consumer of one stream in a group."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        stream: str,
+        group: str,
+        consumer: str,
+        lease_s: float = DEFAULT_LEASE_S,
+        max_deliveries: int = MAX_DELIVERIES,
+    ) -> None:
+        self.stream = stream
+        self.lease_s = lease_s
+        self._redis = redis
+        self._group = group
+        self._consumer = consumer
+        self._max_deliveries = max_deliveries
+        self._script = redis.register_script(_LUA)
+        self._group_known = False
+
+    async def take(self, count: int, *, wait_s: float) -> list[Entry]:
+        """Up to `count` entries: first those whose owner's lease ran out, then new ones.
+
+        Waits at most `wait_s` (and never longer than a third of the lease, so that expired
+        entries are looked for on a timer even when the stream is silent).
+        """
+        if count < 1:
+            return []
+        await self._ensure_group()
+        idle_ms = int(self.lease_s * 1000)
+        claimed = await self._run("claim", idle_ms, count, self._max_deliveries, _DEAD_PREFIX)
+        entries = [Entry(id.decode(), payload, int(deliveries)) for id, payload, deliveries in claimed]
+        if entries:
+            return entries
+        block_ms = max(1, int(min(wait_s, self.lease_s / 3, _LONGEST_BLOCK_S) * 1000))
+        try:
+            reply = await self._redis.xreadgroup(
+                self._group, self._consumer, {self.stream: ">"}, count=count, block=block_ms
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            self._group_known = False  # the stream was deleted, or Redis lost its data: start over
+            return []
+        return [_entry(id, fields) for id, fields in _entries_of(reply)]
+
+    async def hand_over(self, entry: Entry, *, run_id: str, to: str, payload: bytes) -> HandOver:
+        """Acknowledge `entry` and append `payload` to stream `to`, in one transaction, if it is still ours."""
+        reply = await self._run("hand_over", entry.id, run_id, payload, to=to)
+        answer: HandOver = reply.decode()
+        return answer
+
+    async def ack(self, entries: Iterable[Entry]) -> int:
+        """Acknowledge and delete what is still ours; returns how many that were."""
+        ids = [entry.id for entry in entries]
+        return int(await self._run("ack", *ids)) if ids else 0
+
+    async def renew(self, entries: Iterable[Entry]) -> int:
+        """Start the lease anew for what is still ours; returns how many that were."""
+        ids = [entry.id for entry in entries]
+        return int(await self._run("renew", *ids)) if ids else 0
+
+    async def hand_back(self, entries: Iterable[Entry]) -> int:
+        """Give entries back unfinished (a drain); the next consumer gets them at once."""
+        ids = [entry.id for entry in entries]
+        return int(await self._run("hand_back", *ids)) if ids else 0
+
+    async def fail(self, entry: Entry, *, cause: str) -> Literal["retried", "dead", "lost"]:
+        """This delivery failed: try again, or after the last delivery put it on the dead-letter stream."""
+        reply = await self._run("fail", entry.id, cause[:500], self._max_deliveries, _DEAD_PREFIX)
+        answer: Literal["retried", "dead", "lost"] = reply.decode()
+        return answer
+
+    @asynccontextmanager
+    async def leased(self, held: dict[str, Entry]) -> AsyncIterator[None]:
+        """Renew the leases of all entries in `held` (by id, changed by the caller as it works) while the block runs."""
+        keeper = asyncio.create_task(self._keep(held), name=f"lease:{self.stream}")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper
+
+    async def _keep(self, held: dict[str, Entry]) -> None:
+        while True:
+            await asyncio.sleep(self.lease_s / 3)
+            with suppress(*CONNECTION_ERRORS):  # the next round tries again; a lost lease only means repeated work
+                await self.renew(list(held.values()))
+
+    async def _ensure_group(self) -> None:
+        if self._group_known:
+            return
+        try:
+            await self._redis.xgroup_create(self.stream, self._group, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._group_known = True
+
+    async def _run(self, command: str, *args: Any, to: str = "") -> Any:
+        return await self._script(
+            keys=[self.stream, keys.OPEN_RUNS, to or self.stream],
+            args=[command, self._group, self._consumer, *args],
+        )
+
+
+def _entries_of(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Entries of an XREADGROUP reply for one stream, in either protocol's shape."""
+    if not reply:
+        return []
+    pages = reply.values() if isinstance(reply, dict) else [page for _, page in reply]
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = []
+    for page in pages:
+        for item in page:
+            entries.extend(item if isinstance(item, list) and item and isinstance(item[0], tuple) else [item])
+    return entries
+
+
+def _entry(id: bytes, fields: dict[bytes, bytes]) -> Entry:
+    return Entry(id.decode(), fields[b"p"], int(fields[b"d"]) + 1)
+
+
+_LUA = files("syncline").joinpath("streams.lua").read_text(encoding="utf-8")

@@ -1,0 +1,42 @@
+"""Fixtures of all tests: a real Redis-compatible server, one for the session, emptied for each test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+from redis.asyncio import Redis
+
+from services.local import valkey
+from syncline import streams
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Address of a real server. Its folder is short: a unix socket's path is limited to about 100 characters."""
+    with tempfile.TemporaryDirectory(prefix="syncline-") as name:
+        folder = Path(name)
+        process = subprocess.Popen(valkey.command(folder), stdout=subprocess.DEVNULL)
+        try:
+            valkey.wait_until_up(folder, process)
+            yield valkey.url(folder)
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client for an empty server."""
+    client = streams.connect(redis_url)
+    await client.flushall()
+    yield client
+    await client.aclose()
