@@ -11,20 +11,28 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 import structlog
 
 from syncline.errors import SynclineError
-from syncline.rpc import Server
 
 log = structlog.get_logger()
 Worker = Callable[[], Awaitable[None]]
 _READINESS_PERIOD_S = 1.0
 
 
+class Endpoint(Protocol):
+    """What a service is reached through: a gRPC server, or the coordinator's REST server."""
+
+    async def set_ready(self, ready: bool) -> None: ...
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
 async def run_service(
     *,
-    server: Server,
+    server: Endpoint,
     workers: Mapping[str, Worker],
     ready: Callable[[], Awaitable[None]],
     drain: Worker | None = None,
@@ -74,7 +82,7 @@ def _exit_code(ended: Mapping[asyncio.Future[None], str]) -> int:
     return code
 
 
-async def _follow_readiness(server: Server, ready: Callable[[], Awaitable[None]]) -> None:
+async def _follow_readiness(server: Endpoint, ready: Callable[[], Awaitable[None]]) -> None:
     was_ready: bool | None = None
     while True:
         try:

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -60,21 +61,29 @@ class Registration:
         self._member = Member(id=id, role=role, address=address, host=host, pid=os.getpid(), started_at=time.time())
         self._ttl_s = ttl_s
         self._status = status
+        self._news = asyncio.Event()
+
+    def beat_soon(self) -> None:
+        """The status has changed: register at once rather than at the next beat."""
+        self._news.set()
 
     async def run(self) -> None:
-        """Register every quarter of the lease, until cancelled; then leave at once."""
+        """Register every quarter of the lease and on news, until cancelled; then leave at once."""
         try:
             while True:
                 try:
                     await self.beat()
                 except (RedisError, *CONNECTION_ERRORS) as error:
                     log.warning("registration_failed", error=str(error))
-                await asyncio.sleep(self._ttl_s / 4)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._ttl_s / 4):
+                        await self._news.wait()
+                self._news.clear()
         finally:
             await asyncio.shield(self._leave())
 
     async def beat(self) -> None:
-        """Register now; called too when the status has changed and peers should know."""
+        """Register now."""
         record = asdict(self._member) | {"status": dict(self._status())}
         await self._redis.set(
             keys.member(self._member.role, self._member.id), json.dumps(record), px=int(self._ttl_s * 1000)

@@ -19,6 +19,7 @@ from syncline.errors import PeerTimeout, SynclineError, Unavailable, all_errors
 log = structlog.get_logger()
 Stub = TypeVar("Stub")
 Reply = TypeVar("Reply", bound=Message)
+Context = grpc.aio.ServicerContext[Any, Any]
 
 _CODE_KEY = "syncline-code"
 _BY_CODE = {error.code: error for error in all_errors()}
@@ -36,7 +37,7 @@ _OPTIONS = [
 ]
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Answers a SynclineError with its own status and code; anything else as INTERNAL without its insides."""
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
@@ -57,7 +58,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 def _guarded(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def call(request: Any, context: Context) -> Any:
         try:
             return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 - the boundary: every failure becomes a status
@@ -67,7 +68,7 @@ def _guarded(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[
 
 
 def _guarded_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for message in behaviour(request, context):
                 yield message
@@ -77,7 +78,7 @@ def _guarded_stream(behaviour: Callable[..., AsyncIterator[Any]], method: str) -
     return call
 
 
-async def _abort(context: grpc.aio.ServicerContext, error: Exception, method: str) -> None:
+async def _abort(context: Context, error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, SynclineError):
@@ -120,11 +121,10 @@ class Server:
 
     async def set_ready(self, ready: bool) -> None:
         """What grpc.health.v1 answers: "" and every service name follow readiness, "liveness" is always serving."""
-        serving = health_pb2.HealthCheckResponse.ServingStatus
-        status = serving.SERVING if ready else serving.NOT_SERVING
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
-        await self._health.set("liveness", serving.SERVING)
+        await self._health.set("liveness", health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float) -> None:
         await self._health.enter_graceful_shutdown()

@@ -264,7 +264,7 @@ def parse(data: Mapping[str, Any] | Any) -> RunSpec:
     try:
         return _RUN_SPEC.validate_python(data)
     except ValidationError as error:
-        raise InvalidSpec([_problem(detail) for detail in error.errors(include_url=False)]) from None
+        raise InvalidSpec(_problems(error)) from None
 
 
 def parse_json(text: str) -> RunSpec:
@@ -272,7 +272,7 @@ def parse_json(text: str) -> RunSpec:
     try:
         return _RUN_SPEC.validate_json(text)
     except ValidationError as error:
-        raise InvalidSpec([_problem(detail) for detail in error.errors(include_url=False)]) from None
+        raise InvalidSpec(_problems(error)) from None
 
 
 _ALLOWED = {
@@ -289,6 +289,19 @@ _ALLOWED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+
+
+def _problems(error: ValidationError) -> list[FieldProblem]:
+    """One problem a field: what each member of a union would allow is joined, and a list is
+    not called too short because of a row that is named already."""
+    found: dict[str, FieldProblem] = {}
+    for detail in error.errors(include_url=False):
+        problem = _problem(detail)
+        known = found.get(problem.path)
+        allowed = problem.allowed if known is None else f"{known.allowed} or {problem.allowed}"
+        found[problem.path] = FieldProblem(problem.path, (known or problem).problem, allowed)
+    rows = {path.split(".")[0] for path in found if "." in path}
+    return [problem for path, problem in found.items() if not (path in rows and "too short" in problem.problem)]
 
 
 def _problem(detail: Any) -> FieldProblem:
@@ -308,6 +321,8 @@ def _problem(detail: Any) -> FieldProblem:
     bounds = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
     if kind in bounds:
         return FieldProblem(path, f"{shown} is out of range", f"{bounds[kind]} {next(iter(context.values()))}")
+    if kind == "too_short":
+        return FieldProblem(path, f"{shown} is too short", f"at least {context['min_length']}")
     if kind == "literal_error":
         return FieldProblem(path, f"{shown} is not known", context["expected"])
     if kind == "string_pattern_mismatch":

@@ -1,0 +1,8 @@
+"""All mathematics of Syncline: pair rules, advantages, losses, algorithms and the sync schedule. Pure torch and stdlib.
+
+Read in this order: `algorithm` (what an algorithm is), `pairs`, `advantages`, `losses`, then `dpo` and `grpo`.
+To add an algorithm, write one file with a class like those and add one line to `registry.ALGORITHMS`.
+
+Formulas cite arXiv 2506.21495. Tensors carry their shape as a suffix:
+    R rows (one completion each)   T target tokens   P preference pairs   V vocabulary
+"""

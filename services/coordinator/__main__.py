@@ -1,0 +1,49 @@
+"""Starts the coordinator: `python -m services.coordinator`, settings from SYNCLINE_* variables."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import structlog
+
+from services.coordinator.app import create_app
+from services.coordinator.fleet import Fleet
+from services.coordinator.rest import RestServer
+from services.coordinator.runs import Runs
+from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.store import RunStore
+from syncline import streams, telemetry
+from syncline.errors import SynclineError
+from syncline.lifecycle import run_service
+
+
+async def serve(settings: CoordinatorSettings) -> int:
+    redis = streams.connect(settings.redis_url.get_secret_value())
+    fleet = Fleet(redis, load_deadline_s=settings.load_deadline_s)
+    runs = Runs(RunStore(settings.run_root), redis=redis, fleet=fleet, settings=settings)
+    app = create_app(runs_=runs, fleet_=fleet, redis=redis, token=settings.token.get_secret_value())
+    server = RestServer(app, host=settings.rest_host, port=settings.rest_port)
+    await server.start()
+    structlog.get_logger().info("listening", address=server.address)
+    return await run_service(
+        server=server,
+        workers={"fleet": fleet.run, "runs": runs.run},
+        ready=lambda: streams.ping(redis),
+        close=redis.aclose,
+        grace_s=settings.grace_s,
+    )
+
+
+def main() -> int:
+    settings = CoordinatorSettings()
+    telemetry.setup("coordinator", settings)
+    try:
+        return asyncio.run(serve(settings))
+    except SynclineError as error:
+        structlog.get_logger().error("cannot_start", code=error.code, error=error.message)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the API answers with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+from services.coordinator.store import Run
+from services.coordinator.summary import model_folder, summary_path
+from syncline.errors import FieldProblem, InvalidSpec
+
+
+def run_resource(run: Run) -> dict[str, Any]:
+    """A run as GET /v1/runs/{id} shows it."""
+    record = run.record
+    last = run.series["steps"][-1] if run.series["steps"] else None
+    model = model_folder(run)
+    here = f"/v1/runs/{run.id}"
+    return {
+        "id": run.id,
+        "name": run.spec.name,
+        "state": record.state,
+        "reason": record.reason,
+        "created_at": _time(record.created_at),
+        "started_at": _time(record.started_at),
+        "finished_at": _time(record.finished_at),
+        "progress": {"step": record.step, "steps": run.spec.steps, "eta_seconds": eta_seconds(run)},
+        "version": record.version,
+        "staleness": last["staleness"] if last else None,
+        "skipped_prompts": record.skipped_prompts,
+        "attempts": record.attempts,
+        "spec": run.spec.model_dump(mode="json"),
+        "folder": str(run.folder.resolve()),
+        "model_folder": str(model) if model else None,
+        "summary_path": str(summary_path(run).resolve()),
+        "links": {
+            "self": here,
+            "steps": f"{here}/steps",
+            "evaluations": f"{here}/evaluations",
+            "samples": f"{here}/samples",
+            "checkpoints": f"{here}/checkpoints",
+            "events": f"{here}/events",
+            "cancel": f"{here}:cancel",
+        },
+    }
+
+
+def eta_seconds(run: Run) -> float | None:
+    """Seconds to the last step, from the pace of the last twenty; None before there is a pace."""
+    if run.state.terminal or len(run.series["steps"]) < 2:
+        return None
+    times = [row["finished_at"] for row in run.series["steps"][-21:]]
+    pace = statistics.fmean(later - earlier for earlier, later in pairwise(times))
+    return pace * (run.spec.steps - run.record.step)
+
+
+def page(rows: Sequence[Any], *, size: int, token: str) -> tuple[Sequence[Any], str]:
+    """One page of rows and the token of the next, empty at the end. Raises InvalidSpec for a token that is not ours."""
+    start = 0
+    if token:
+        try:
+            start = int(base64.urlsafe_b64decode(token.encode()).decode())
+        except (ValueError, binascii.Error):
+            raise InvalidSpec(
+                [FieldProblem("page_token", "not a page token", "next_page_token of the page before")]
+            ) from None
+    stop = start + size
+    following = base64.urlsafe_b64encode(str(stop).encode()).decode() if stop < len(rows) else ""
+    return rows[start:stop], following
+
+
+def _time(unix: float | None) -> str | None:
+    return None if unix is None else datetime.fromtimestamp(unix, UTC).isoformat()

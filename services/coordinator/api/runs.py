@@ -1,0 +1,97 @@
+"""Routes under /v1/runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+
+from services.coordinator.api.resources import page, run_resource
+from services.coordinator.runs import Runs
+from services.coordinator.store import Run, Series
+from syncline import checkpoints
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+
+def runs_of(request: Request) -> Runs:
+    runs: Runs = request.app.state.runs
+    return runs
+
+
+def run_of(run_id: str, request: Request) -> Run:
+    return runs_of(request).store.get(run_id)
+
+
+TheRuns = Annotated[Runs, Depends(runs_of)]
+TheRun = Annotated[Run, Depends(run_of)]
+PageSize = Annotated[int, Query(ge=1, le=1000, description="rows of a page")]
+PageToken = Annotated[str, Query(description="next_page_token of the page before")]
+
+
+@router.post("", status_code=202, operation_id="createRun", summary="Submit a run")
+async def create_run(
+    runs: TheRuns,
+    response: Response,
+    spec: Annotated[dict[str, Any], Body(description="the run spec; see the README")],
+    idempotency_key: Annotated[str, Header(max_length=200)] = "",
+) -> dict[str, Any]:
+    """Checks the run spec against files, model and rewards, and queues the run. Nothing starts if it is refused."""
+    run = await runs.submit(spec, idempotency_key=idempotency_key)
+    response.headers["Location"] = f"/v1/runs/{run.id}"
+    return run_resource(run)
+
+
+@router.get("", operation_id="listRuns", summary="List runs, newest first")
+async def list_runs(runs: TheRuns, page_size: PageSize = 50, page_token: PageToken = "") -> dict[str, Any]:
+    rows, following = page(list(reversed(runs.store.all())), size=page_size, token=page_token)
+    return {"runs": [run_resource(run) for run in rows], "next_page_token": following}
+
+
+@router.get("/{run_id}", operation_id="getRun", summary="One run")
+async def get_run(run: TheRun) -> dict[str, Any]:
+    return run_resource(run)
+
+
+@router.post("/{run_id}:cancel", operation_id="cancelRun", summary="Cancel a run")
+async def cancel_run(run_id: str, runs: TheRuns) -> dict[str, Any]:
+    """Idempotent; 409 for a run that ended otherwise."""
+    return run_resource(runs.cancel(run_id))
+
+
+@router.get("/{run_id}/steps", operation_id="listSteps", summary="Steps with version, staleness and numbers")
+async def list_steps(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
+    return _series(run, "steps", page_size, page_token)
+
+
+@router.get("/{run_id}/evaluations", operation_id="listEvaluations", summary="Evaluations by version")
+async def list_evaluations(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
+    return _series(run, "evaluations", page_size, page_token)
+
+
+@router.get("/{run_id}/samples", operation_id="listSamples", summary="Completions to read")
+async def list_samples(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
+    return _series(run, "samples", page_size, page_token)
+
+
+@router.get("/{run_id}/checkpoints", operation_id="listCheckpoints", summary="Published weights on storage")
+async def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
+    versions, following = page(checkpoints.published(run.folder), size=page_size, token=page_token)
+    rows = []
+    for version in versions:
+        folder = checkpoints.version_folder(run.folder, version)
+        manifest = checkpoints.read_manifest(folder)
+        rows.append(
+            {
+                "version": version,
+                "folder": str(folder.resolve()),
+                "manifest_digest": manifest.digest,
+                "bytes": sum(size for size, _ in manifest.files.values()),
+            }
+        )
+    return {"checkpoints": rows, "next_page_token": following}
+
+
+def _series(run: Run, name: Series, size: int, token: str) -> dict[str, Any]:
+    rows, following = page(run.series[name], size=size, token=token)
+    return {name: rows, "next_page_token": following}

@@ -1,0 +1,47 @@
+"""Builds the FastAPI application from its parts."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
+from redis.asyncio import Redis
+
+from services.coordinator.api import events, fleet, problems, runs
+from services.coordinator.fleet import Fleet
+from services.coordinator.runs import Runs
+from syncline.errors import Unauthorized
+
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_LONGEST_BODY_BYTES = 1 << 20
+
+
+def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> FastAPI:
+    """The REST API over the given parts. With a token, all but the health checks ask for it."""
+    app = FastAPI(
+        title="Syncline",
+        version="1",
+        summary="Reinforcement-learning post-training, anywhere between offline and online",
+    )
+    app.state.runs, app.state.fleet, app.state.redis = runs_, fleet_, redis
+    problems.install(app)
+    # The events route comes first: FastAPI matches in order.
+    for router in (events.router, runs.router, fleet.router):
+        app.include_router(router)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if int(request.headers.get("content-length") or 0) > _LONGEST_BODY_BYTES:
+            return problems.problem(413, "too_large", f"bodies are at most {_LONGEST_BODY_BYTES} bytes")
+        if token and request.url.path not in _OPEN_PATHS and not _authorized(request, token):
+            error = Unauthorized("send the token as 'Authorization: Bearer <token>' (SYNCLINE_TOKEN)")
+            return problems.problem(error.http_status, error.code, error.message)
+        return await call_next(request)
+
+    return app
+
+
+def _authorized(request: Request, token: str) -> bool:
+    given = request.headers.get("authorization", "")
+    return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())

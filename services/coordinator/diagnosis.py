@@ -1,0 +1,42 @@
+"""Says in words why a run does not move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from redis.asyncio import Redis
+
+from services.coordinator.fleet import Fleet
+from syncline import keys
+
+
+async def blocked(
+    redis: Redis, *, run_id: str, fleet: Fleet, backlog: Mapping[int, int], waiting_s: float, stall_after_s: float
+) -> str:
+    """What the run waits for, or "" while there is nothing to say.
+
+    Rewards that say themselves that they wait, and a missing or failing fleet, are told at once;
+    silence is told after `stall_after_s`, with where the work lies.
+    """
+    for member in fleet.roles["reward"]:
+        if waiting := member.status.get("waiting"):
+            return f"{member.id} waits: {waiting}"
+    work = sum(backlog.values())
+    handle = fleet.wanted
+    if work and handle is not None and not fleet.holders(handle):
+        troubles = fleet.troubles()
+        if not fleet.roles["inference"]:
+            if waiting_s > min(10.0, stall_after_s):
+                return f"no generator is alive; {work} prompts wait for version {handle.version}"
+        elif len(troubles) == len(fleet.roles["inference"]):
+            return f"no generator could load version {handle.version}: " + "; ".join(sorted(set(troubles.values())))
+    if waiting_s < stall_after_s:
+        return ""
+    rollouts = int(await redis.xlen(keys.ROLLOUTS))
+    scored = int(await redis.xlen(keys.scored(run_id)))
+    if rollouts and not fleet.roles["reward"]:
+        return f"no reward service is alive; {rollouts} groups wait to be scored"
+    return (
+        f"no progress for {waiting_s:.0f} s; waiting: {work} prompts for generators, "
+        f"{rollouts} groups for rewards, {scored} groups for the learner"
+    )

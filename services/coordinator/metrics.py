@@ -1,0 +1,50 @@
+"""Prometheus metrics of the coordinator. No ids in labels; base units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.coordinator.fleet import Load
+
+STEPS = Counter("syncline_steps", "Optimizer updates made")
+TOKENS = Counter("syncline_tokens", "Completion tokens trained on or looked at", ["kind"])
+PAIRS = Counter("syncline_pairs", "Preference pairs kept")
+DROPPED_GROUPS = Counter("syncline_dropped_groups", "Groups that did not train", ["cause"])
+POLICY_VERSION = Gauge("syncline_policy_version", "Version that generators are told to serve")
+STALENESS = Histogram(
+    "syncline_policy_staleness_steps", "Step minus version of its rollouts", buckets=(0, 1, 2, 5, 10, 20, 50, 100, 200)
+)
+REWARD = Gauge("syncline_reward_mean", "Mean reward of the last step", ["task"])
+STEP_SECONDS = Histogram("syncline_train_step_seconds", "Seconds of a step by phase", ["phase"])
+WEIGHT_SYNC_SECONDS = Histogram("syncline_weight_sync_seconds", "Seconds of a checkpoint load by phase", ["phase"])
+PROBE_ERROR = Gauge("syncline_probe_error", "Largest log-probability difference at the last load")
+ACCURACY = Gauge("syncline_evaluation_accuracy", "Mean score of the last evaluation", ["name"])
+MEMBERS = Gauge("syncline_members", "Live processes", ["role"])
+RUNS = Gauge("syncline_runs", "Runs by state", ["state"])
+
+
+def observe_step(row: dict[str, Any]) -> None:
+    STEPS.inc()
+    TOKENS.labels("completion").inc(row["tokens"])
+    PAIRS.inc(row["pairs"])
+    STALENESS.observe(row["staleness"])
+    STEP_SECONDS.labels("wait").observe(row["wait_seconds"])
+    STEP_SECONDS.labels("update").observe(row["update_seconds"])
+    for cause, count in row["dropped"].items():
+        DROPPED_GROUPS.labels(cause).inc(count)
+    for task in row["tasks"]:
+        REWARD.labels(task["task"]).set(task["reward_mean"])
+
+
+def observe_load(load: Load) -> None:
+    WEIGHT_SYNC_SECONDS.labels("stage").observe(load.response.stage_seconds)
+    WEIGHT_SYNC_SECONDS.labels("drain").observe(load.response.drain_seconds)
+    WEIGHT_SYNC_SECONDS.labels("swap").observe(load.response.swap_seconds)
+    PROBE_ERROR.set(load.response.probe_error)
+
+
+def observe_evaluation(row: dict[str, Any]) -> None:
+    if row["accuracy"] is not None:
+        ACCURACY.labels(row["name"]).set(row["accuracy"])

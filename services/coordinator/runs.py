@@ -1,0 +1,123 @@
+"""The queue of runs: one is active at a time, the others wait their turn, oldest first.
+
+One fleet serves one policy, so two runs at once would only take turns loading weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+
+from services.coordinator import metrics
+from services.coordinator.controller import RunController
+from services.coordinator.fleet import Fleet
+from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.store import Run, RunStore
+from services.coordinator.submission import Prepared, prepare
+from services.coordinator.summary import write_summary
+from syncline import runspec
+from syncline.errors import Conflict, SynclineError
+from syncline.ids import new_run_id
+from syncline.state import RunEvent, RunState
+
+log = structlog.get_logger()
+
+
+class Runs:
+    """Submits, queues, drives and cancels runs."""
+
+    def __init__(self, store: RunStore, *, redis: Redis, fleet: Fleet, settings: CoordinatorSettings) -> None:
+        self.store = store
+        self._redis = redis
+        self._fleet = fleet
+        self._settings = settings
+        self._prepared: dict[str, Prepared] = {}
+        self._active: tuple[Run, asyncio.Task[None]] | None = None
+        self._queued = asyncio.Event()
+
+    async def submit(self, body: Any, *, idempotency_key: str = "") -> Run:
+        """Check a run spec and queue it.
+
+        The same idempotency key with the same body answers the same run. Raises InvalidSpec, or
+        Conflict for the same key with another body.
+        """
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        if (known := self.store.by_idempotency_key(idempotency_key)) is not None:
+            if known.record.body_digest != digest:
+                raise Conflict(f"Idempotency-Key {idempotency_key!r} was used for run {known.id} with another body")
+            return known
+        prepared = await self._prepare(runspec.parse(body))
+        run = self.store.create(
+            new_run_id(prepared.spec.name), prepared.spec, idempotency_key=idempotency_key, body_digest=digest
+        )
+        self._prepared[run.id] = prepared
+        self._queued.set()
+        log.info("run_submitted", run_id=run.id)
+        return run
+
+    def cancel(self, run_id: str, *, reason: str = "cancelled on request") -> Run:
+        """End a run. A run that is cancelled already stays so; Conflict for one that ended otherwise."""
+        run = self.store.get(run_id)
+        if run.state is RunState.CANCELLED:
+            return run
+        run.apply(RunEvent.CANCEL, reason)
+        if self._active is not None and self._active[0] is run:
+            self._active[1].cancel()
+        else:
+            write_summary(run)
+        return run
+
+    async def run(self) -> None:
+        """Drive queued runs, one after the other, until cancelled."""
+        while True:
+            self._queued.clear()
+            waiting = [run for run in self.store.all() if not run.state.terminal]
+            self._count()
+            if not waiting:
+                await self._queued.wait()
+                continue
+            await self._drive(waiting[0])
+
+    async def _drive(self, run: Run) -> None:
+        structlog.contextvars.bind_contextvars(run_id=run.id)
+        task = asyncio.create_task(self._drive_prepared(run), name=f"drive:{run.id}")
+        self._active = (run, task)
+        try:
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("run_controller_failed", exc_info=error)
+                run.apply(RunEvent.FAIL, f"the coordinator failed ({type(error).__name__}); see its log")
+                write_summary(run)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            self._active = None
+            self._prepared.pop(run.id, None)
+            structlog.contextvars.unbind_contextvars("run_id")
+            log.info("run_left", run_id=run.id, state=run.state, reason=run.record.reason)
+
+    async def _drive_prepared(self, run: Run) -> None:
+        try:
+            prepared = self._prepared.get(run.id) or await self._prepare(run.spec)
+        except SynclineError as error:  # the files may have changed since the submission
+            run.apply(RunEvent.FAIL, error.message)
+            write_summary(run)
+            return
+        controller = RunController(run, prepared, redis=self._redis, fleet=self._fleet, settings=self._settings)
+        await controller.drive()
+
+    async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
+        live = self._fleet.roles["reward"]
+        offered = frozenset(name for member in live for name in member.status.get("rewards", ())) if live else None
+        return await asyncio.to_thread(prepare, spec, self._settings, rewards=offered)
+
+    def _count(self) -> None:
+        for state in RunState:
+            metrics.RUNS.labels(state.value).set(sum(1 for run in self.store.all() if run.state is state))

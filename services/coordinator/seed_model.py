@@ -1,0 +1,62 @@
+"""What the coordinator knows of the seed model: its context length and its tokenizer. Never its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from services.coordinator.prompts import Encode, Prompt
+from syncline.errors import FieldProblem, InvalidSpec
+
+_FIELD = "model.path"
+_ALLOWED = "a folder in Hugging Face layout: config.json, tokenizer files and *.safetensors"
+
+
+def check(folder: Path) -> int:
+    """Context length in tokens of the model in `folder`. Raises InvalidSpec naming what is missing."""
+    if not folder.is_dir():
+        raise _invalid(f"{folder} is no folder")
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise _invalid(f"{folder} has no config.json")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise _invalid(f"{config_file} is no JSON ({error})") from error
+    if not any(folder.glob("*.safetensors")):
+        raise _invalid(f"{folder} has no *.safetensors (pickled weights are never read)")
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        raise _invalid(f"{folder} has no tokenizer.json")
+    context = config.get("max_position_embeddings")
+    if not isinstance(context, int) or context < 2:
+        raise _invalid(f"{config_file} has no max_position_embeddings")
+    return context
+
+
+def encoder(folder: Path) -> Encode:
+    """The model's tokenizer as a function. Loads transformers' tokenizers, no model code and no torch."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    def encode(prompt: Prompt) -> tuple[tuple[int, ...], str]:
+        if isinstance(prompt, str):
+            return tuple(tokenizer(prompt)["input_ids"]), prompt
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        # The template writes the special tokens itself; adding them again would double the first one.
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tuple(ids), "\n".join(message["content"] for message in prompt)
+
+    return encode
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether prompts may be messages."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and "chat_template" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def _invalid(problem: str) -> InvalidSpec:
+    return InvalidSpec([FieldProblem(_FIELD, problem, _ALLOWED)])

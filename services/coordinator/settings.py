@@ -1,0 +1,43 @@
+"""Settings of the coordinator."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from pydantic import SecretStr, model_validator
+
+from syncline.settings import ServiceSettings
+
+
+class CoordinatorSettings(ServiceSettings):
+    """Closed by default: the REST API binds to loopback, and to anything else only with a token."""
+
+    rest_bind: str = "127.0.0.1:8080"
+    """host:port of the REST API and the web page."""
+    token: SecretStr = SecretStr("")
+    """Bearer token that every request but the health checks must carry; empty asks for none."""
+    load_deadline_s: float = 600.0
+    """Longest a generator may take to stage, load and prove a checkpoint; the first load starts the engine."""
+    stall_after_s: float = 60.0
+    """Seconds without progress after which a run is reported as stalled."""
+    max_attempts: int = 5
+    """Attempts without a single new step after which a run fails."""
+
+    @property
+    def rest_host(self) -> str:
+        return self.rest_bind.rpartition(":")[0].strip("[]")
+
+    @property
+    def rest_port(self) -> int:
+        return int(self.rest_bind.rpartition(":")[2])
+
+    @model_validator(mode="after")
+    def _open_only_with_a_token(self) -> CoordinatorSettings:
+        host = self.rest_host
+        loopback = host == "localhost" or (host.replace(".", "").isdigit() and ip_address(host).is_loopback)
+        if not (loopback or host == "::1" or self.token.get_secret_value()):
+            raise ValueError(
+                f"SYNCLINE_REST_BIND={self.rest_bind} would be reachable from other machines without a token; "
+                "set SYNCLINE_TOKEN, or bind to 127.0.0.1"
+            )
+        return self

@@ -1,0 +1,174 @@
+"""The record of runs, on disk: what was asked, what happened, what came out.
+
+One folder a run: `run.json` (the record, replaced atomically), and append-only JSON lines for
+events, steps, evaluations and samples. Redis holds nothing that is not rebuilt from here and
+from the learner's saved states.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from syncline import checkpoints
+from syncline.errors import NotFound
+from syncline.runspec import RunSpec
+from syncline.state import RunEvent, RunState, transition
+
+Series = Literal["events", "steps", "evaluations", "samples"]
+_SERIES: tuple[Series, ...] = ("events", "steps", "evaluations", "samples")
+
+
+class RunRecord(BaseModel):
+    """What run.json holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    spec: RunSpec
+    state: RunState = RunState.PENDING
+    reason: str = ""
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    idempotency_key: str = ""
+    body_digest: str = ""
+    step: int = 0
+    """Updates made."""
+    version: int = 0
+    """Version that the generators were last told to serve for training."""
+    published: list[int] = []
+    syncs: int = 0
+    """Times the generators got new weights for training."""
+    attempts: int = 0
+    skipped_prompts: dict[str, int] = {}
+    """Prompts too long for the model, by task."""
+    phase_seconds: dict[str, float] = {}
+
+
+class Run:
+    """One run: its record, its series in memory and on disk, and a bell for those who follow it."""
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        self.folder = folder
+        self.record = record
+        self.series: dict[Series, list[dict[str, Any]]] = {
+            name: _read_lines(folder / f"{name}.jsonl") for name in _SERIES
+        }
+        self._changed = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.record.spec
+
+    @property
+    def state(self) -> RunState:
+        return self.record.state
+
+    def save(self) -> None:
+        checkpoints.write_text(self.folder / "run.json", self.record.model_dump_json(indent=1) + "\n")
+
+    def apply(self, event: RunEvent, reason: str = "") -> None:
+        """Move the state machine, save, and tell followers. Raises Conflict where the event has no place."""
+        before, self.record.state = self.record.state, transition(self.record.state, event)
+        self.record.reason = reason
+        if event is RunEvent.START and self.record.started_at is None:
+            self.record.started_at = time.time()
+        if self.record.state.terminal:
+            self.record.finished_at = time.time()
+        self.save()
+        self.emit("state", {"state": self.record.state, "before": before, "reason": reason})
+
+    def emit(self, kind: str, data: dict[str, Any]) -> None:
+        """Append to the event log; its sequence number is the id that SSE clients resume from."""
+        self.append("events", {"id": len(self.series["events"]) + 1, "type": kind, "at": time.time(), "data": data})
+
+    def append(self, name: Series, *rows: dict[str, Any]) -> None:
+        """Append rows to a series and ring the bell."""
+        if not rows:
+            return
+        self.series[name].extend(rows)
+        with (self.folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def rewind(self, step: int) -> None:
+        """Forget what happened from `step` on: an attempt that goes on from a saved state repeats it."""
+        series: tuple[Series, ...] = ("steps", "samples", "evaluations")
+        for name in series:
+            kept = [row for row in self.series[name] if row.get("step", row.get("version", 0) - 1) < step]
+            if len(kept) < len(self.series[name]):
+                self.series[name] = kept
+                checkpoints.write_text(self.folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        self.record.step = step
+
+    async def changed(self, *, timeout_s: float) -> bool:
+        """Wait for the next append; False when none came in time."""
+        bell = self._changed
+        try:
+            async with asyncio.timeout(timeout_s):
+                await bell.wait()
+            return True
+        except TimeoutError:
+            return False
+
+
+class RunStore:
+    """All runs below one folder, oldest first."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._runs: dict[str, Run] = {}
+        root.mkdir(parents=True, exist_ok=True)
+        found = [path.parent for path in root.glob("*/run.json")]
+        records = [(folder, RunRecord.model_validate_json((folder / "run.json").read_text())) for folder in found]
+        for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
+            self._runs[record.id] = Run(folder, record)
+
+    def create(self, run_id: str, spec: RunSpec, *, idempotency_key: str = "", body_digest: str = "") -> Run:
+        folder = self.root / run_id
+        folder.mkdir()
+        record = RunRecord(
+            id=run_id, spec=spec, created_at=time.time(), idempotency_key=idempotency_key, body_digest=body_digest
+        )
+        run = self._runs[run_id] = Run(folder, record)
+        run.save()
+        run.emit("state", {"state": record.state, "before": None, "reason": ""})
+        return run
+
+    def get(self, run_id: str) -> Run:
+        try:
+            return self._runs[run_id]
+        except KeyError:
+            raise NotFound(f"there is no run {run_id!r}; GET /v1/runs lists them") from None
+
+    def all(self) -> Sequence[Run]:
+        return list(self._runs.values())
+
+    def by_idempotency_key(self, key: str) -> Run | None:
+        return next((run for run in self._runs.values() if key and run.record.idempotency_key == key), None)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON lines file; a last line that a crash cut short is dropped, as it was never answered for."""
+    if not path.is_file():
+        return []
+    rows: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(text))
+        except json.JSONDecodeError:
+            checkpoints.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+            break
+    return rows

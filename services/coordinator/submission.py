@@ -1,0 +1,127 @@
+"""Checks a run spec against the world: files, model, rewards. What passes here can start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from services.coordinator import seed_model
+from services.coordinator.prompts import Row, read_rows
+from services.coordinator.settings import CoordinatorSettings
+from syncline.errors import FieldProblem, InvalidSpec
+from syncline.runspec import Evaluation, RunSpec, Task
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A spec whose paths are absolute, with the rows of its files."""
+
+    spec: RunSpec
+    context: int
+    """Context length of the model in tokens."""
+    rows: Mapping[str, Sequence[Row]]
+    """By task name."""
+    evaluation_rows: Mapping[str, Sequence[Row]]
+    """By evaluation name."""
+
+
+def prepare(spec: RunSpec, settings: CoordinatorSettings, *, rewards: frozenset[str] | None) -> Prepared:
+    """Resolve and read everything that the spec names.
+
+    `rewards` are the types that the live reward services offer; None when none is live yet.
+    Raises InvalidSpec with every problem found, so that one round of mending is enough.
+    """
+    problems: list[FieldProblem] = []
+
+    def attempt(check: Callable[[], Result]) -> Result | None:
+        try:
+            return check()
+        except InvalidSpec as error:
+            problems.extend(error.problems)
+            return None
+
+    folder = attempt(lambda: resolve(spec.model.path, settings.model_root, field="model.path"))
+    context = attempt(lambda: seed_model.check(folder)) if folder else None
+    parts: list[tuple[str, Task | Evaluation]] = [
+        *((f"tasks.{index}", task) for index, task in enumerate(spec.tasks)),
+        *((f"evaluation.{index}", evaluation) for index, evaluation in enumerate(spec.evaluation)),
+    ]
+    paths: dict[str, Path] = {}
+    rows: dict[str, list[Row]] = {}
+    for field, part in parts:
+        path = attempt(lambda: _data_file(part.data, settings, field=f"{field}.data"))  # noqa: B023 - called at once
+        found = attempt(lambda: read_rows(path, field=f"{field}.data", reward=part.reward)) if path else None  # noqa: B023
+        if path and found:
+            paths[field], rows[field] = path, found
+            if folder and context and not all(isinstance(row.prompt, str) for row in found):
+                attempt(lambda: _can_chat(folder, f"{field}.data"))  # noqa: B023
+        if rewards is not None and part.reward.type not in rewards:
+            problems.append(
+                FieldProblem(
+                    f"{field}.reward.type",
+                    f"no running reward service offers {part.reward.type!r}",
+                    ", ".join(sorted(rewards)) or "nothing at the moment",
+                )
+            )
+        if context is not None and spec.max_tokens_of(part) >= context:
+            where = f"{field}.max_tokens" if part.max_tokens is not None else "generation.max_tokens"
+            problem = FieldProblem(
+                where,
+                f"{spec.max_tokens_of(part)} tokens do not fit the model's context of {context} beside a prompt",
+                f"at most {context - 1}, less the longest prompt",
+            )
+            if problem not in problems:
+                problems.append(problem)
+    if problems or folder is None or context is None:
+        raise InvalidSpec(problems)
+    return Prepared(
+        spec=spec.model_copy(
+            update={
+                "model": spec.model.model_copy(update={"path": str(folder)}),
+                "tasks": tuple(
+                    task.model_copy(update={"data": str(paths[f"tasks.{index}"])})
+                    for index, task in enumerate(spec.tasks)
+                ),
+                "evaluation": tuple(
+                    evaluation.model_copy(update={"data": str(paths[f"evaluation.{index}"])})
+                    for index, evaluation in enumerate(spec.evaluation)
+                ),
+            }
+        ),
+        context=context,
+        rows={task.name: rows[f"tasks.{index}"] for index, task in enumerate(spec.tasks)},
+        evaluation_rows={
+            evaluation.name: rows[f"evaluation.{index}"] for index, evaluation in enumerate(spec.evaluation)
+        },
+    )
+
+
+def resolve(text: str, root: Path, *, field: str) -> Path:
+    """The absolute path that `text` means: under `root`, symbolic links resolved. Raises InvalidSpec otherwise."""
+    if "://" in text:
+        raise InvalidSpec([FieldProblem(field, f"{text} is not supported", f"a path under {root}")])
+    base = root.resolve()
+    path = (base / text).resolve()
+    if not path.is_relative_to(base):
+        raise InvalidSpec([FieldProblem(field, f"{path} lies outside the configured root", f"a path under {base}")])
+    return path
+
+
+def _data_file(text: str, settings: CoordinatorSettings, *, field: str) -> Path:
+    path = resolve(text, settings.data_root, field=field)
+    if not path.is_file():
+        raise InvalidSpec([FieldProblem(field, f"{path} does not exist", "a JSONL or Parquet file")])
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise InvalidSpec([FieldProblem(field, f"{path.name} ends in {path.suffix!r}", ".jsonl or .parquet")])
+    return path
+
+
+def _can_chat(folder: Path, field: str) -> None:
+    if not seed_model.has_chat_template(folder):
+        raise InvalidSpec(
+            [FieldProblem(field, "prompts are messages, but the model has no chat template", "prompts that are text")]
+        )

@@ -1,0 +1,75 @@
+"""The last word on a run: summary.json in its folder."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from services.coordinator.store import Run
+from syncline import checkpoints
+
+
+def summary_path(run: Run) -> Path:
+    return run.folder / "summary.json"
+
+
+def model_folder(run: Run) -> Path | None:
+    """The newest published weights, an ordinary Hugging Face folder; None before there are any."""
+    for version in reversed(run.record.published):
+        folder = checkpoints.version_folder(run.folder, version)
+        if folder.is_dir():
+            return folder.resolve()
+    return None
+
+
+def write_summary(run: Run) -> None:
+    checkpoints.write_text(summary_path(run), json.dumps(summarize(run), indent=1) + "\n")
+
+
+def summarize(run: Run) -> dict[str, Any]:
+    """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group."""
+    record, steps = run.record, run.series["steps"]
+    dropped: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    for row in steps:
+        dropped.update(row["dropped"])
+        refused.update(row["refused"])
+    staleness = [row["staleness"] for row in steps]
+    model = model_folder(run)
+    return {
+        "id": run.id,
+        "name": run.spec.name,
+        "state": record.state,
+        "reason": record.reason,
+        "steps": record.step,
+        "evaluation": {"before": _accuracies(run, first=True), "after": _accuracies(run, first=False)},
+        "wall_seconds": (record.finished_at or record.created_at) - (record.started_at or record.created_at),
+        "phase_seconds": record.phase_seconds,
+        "versions": sorted({row["version"] for row in steps}),
+        "syncs": record.syncs,
+        "staleness": {
+            "min": min(staleness, default=None),
+            "mean": statistics.fmean(staleness) if staleness else None,
+            "max": max(staleness, default=None),
+        },
+        "groups": {
+            "trained": sum(len(row["trained"]) for row in steps),
+            "dropped": dict(dropped),
+            "refused": dict(refused),
+        },
+        "skipped_prompts": record.skipped_prompts,
+        "attempts": record.attempts,
+        "tokens": sum(row["tokens"] for row in steps),
+        "model_folder": str(model) if model else None,
+    }
+
+
+def _accuracies(run: Run, *, first: bool) -> dict[str, float | None]:
+    """Accuracy of each set at the first, or the newest, version it was evaluated at."""
+    found: dict[str, float | None] = {}
+    for row in sorted(run.series["evaluations"], key=lambda row: row["version"], reverse=first):
+        found[row["name"]] = row["accuracy"]
+    return found

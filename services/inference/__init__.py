@@ -1,0 +1,1 @@
+"""The inference service: one engine, one policy version, prompt tasks in and rollouts out."""

@@ -1,0 +1,178 @@
+"""A generator: one engine and the one policy version that it can prove to hold.
+
+Loading is: stage and verify every byte, wait until nothing is in flight, swap in place, score
+the probe. Only then is the version the generator's own (design, contract 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from services.inference.engine import Completion, Engine, GroupRequest
+from services.inference.text import Decoder
+from syncline import checkpoints
+from syncline.errors import Conflict, EngineDead, ProbeMismatch, SynclineError
+from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
+
+log = structlog.get_logger()
+Phase = Literal["idle", "loading", "serving", "draining", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The version a generator holds."""
+
+    run_id: str
+    version: int
+    manifest_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTimes:
+    """Seconds of the parts of a load, and how far the probe was off."""
+
+    stage_seconds: float = 0.0
+    drain_seconds: float = 0.0
+    swap_seconds: float = 0.0
+    probe_error: float = 0.0
+
+
+class Generator:
+    """Owns the engine. `held` is None unless the engine proved the version."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.held: Held | None = None
+        self.loads = 0
+        """Versions that came to be held since the start."""
+        self.phase: Phase = "idle"
+        self.error = ""
+        self.changed = asyncio.Condition()
+        """Notified when `held` or `phase` changed, or a group ended."""
+        self.on_change: Callable[[], None] = lambda: None
+        self.groups_total = 0
+        self.tokens_total = 0
+        self._running = 0
+        self._swapping = False
+        self._decoder: Decoder | None = None
+        self._load_lock = asyncio.Lock()
+
+    @property
+    def running(self) -> int:
+        """Groups in the engine."""
+        return self._running
+
+    def serves(self, held: Held) -> bool:
+        """Whether new groups of this version may start."""
+        return self.held == held and self.phase == "serving" and not self._swapping
+
+    async def load(self, handle: CheckpointHandle) -> LoadTimes:
+        """Make `handle` the generator's own version; nothing to do if it is already.
+
+        Raises DigestMismatch or CheckpointError with the old version still served, ProbeMismatch or
+        EngineDead with no version served.
+        """
+        wanted = Held(handle.run_id, handle.version, handle.manifest_digest)
+        async with self._load_lock:
+            if self.phase == "draining":
+                raise Conflict("the generator is draining and takes no more versions")
+            if self.held == wanted:
+                return LoadTimes()
+            started = time.monotonic()
+            folder = await asyncio.to_thread(checkpoints.stage, handle)
+            staged = time.monotonic()
+            await self._set_phase("loading", swapping=True)
+            try:
+                async with self.changed:
+                    await self.changed.wait_for(lambda: self._running == 0)
+                drained = time.monotonic()
+                self.held = None  # from here on the engine holds nothing that is proven
+                await self.engine.load(folder, dtype=handle.dtype)
+                probe_error = await self._prove(handle.probe, version=handle.version)
+                self._decoder = await asyncio.to_thread(Decoder.load, folder)
+            except EngineDead as error:
+                await self.engine.close()  # the next load builds it anew
+                await self._fail(error)
+                raise
+            except SynclineError as error:
+                await self._fail(error)
+                raise
+            self.held, self.error = wanted, ""
+            self.loads += 1
+            await self._set_phase("serving", swapping=False)
+            times = LoadTimes(staged - started, drained - staged, time.monotonic() - drained, probe_error)
+            log.info("checkpoint_loaded", version=handle.version, swap_s=times.swap_seconds, probe_error=probe_error)
+            return times
+
+    async def generate(self, held: Held, request: GroupRequest) -> tuple[tuple[Completion, str], ...]:
+        """Completions with their texts, all sampled by `held`. Raises Conflict when another version is held."""
+        if not self.serves(held):
+            raise Conflict(f"version {held.version} of {held.run_id} is not held; holding {self.held}")
+        decoder = self._decoder
+        assert decoder is not None
+        self._running += 1
+        try:
+            completions = await self.engine.generate(request)
+        except EngineDead as error:
+            await self.engine.close()
+            await self._fail(error)
+            raise
+        finally:
+            self._running -= 1
+            async with self.changed:
+                self.changed.notify_all()
+        self.groups_total += 1
+        self.tokens_total += sum(len(completion.token_ids) for completion in completions)
+        return tuple((completion, decoder.text(completion.token_ids)) for completion in completions)
+
+    async def drain(self) -> None:
+        """Start no more groups."""
+        await self._set_phase("draining", swapping=False)
+
+    async def check(self) -> None:
+        """Raise unless the generator could serve: idle, or an engine that answers with a proven version."""
+        if self.phase in ("failed", "loading", "draining"):
+            raise EngineDead(f"the generator is {self.phase}" + (f": {self.error}" if self.error else ""))
+        if self.held is not None:
+            await self.engine.check()
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+    async def _prove(self, probe: Probe, *, version: int) -> float:
+        """Largest difference to the learner's log-probabilities. Raises ProbeMismatch beyond the tolerance."""
+        found = await self.engine.score(list(probe.token_ids))
+        if len(found) != len(probe.log_probs):
+            raise ProbeMismatch(f"version {version}: the engine scored {len(found)} tokens, not {len(probe.log_probs)}")
+        differences = [abs(ours - theirs) for ours, theirs in zip(found, probe.log_probs, strict=True)]
+        worst = max(range(len(differences)), key=lambda index: _size(differences[index]))
+        if not differences[worst] <= probe.tolerance:  # a NaN is never within the tolerance
+            raise ProbeMismatch(
+                f"version {version}: at token {worst + 1} of the probe the engine computes log-probability "
+                f"{found[worst]:.6f}, the learner {probe.log_probs[worst]:.6f} (tolerance {probe.tolerance:g}); "
+                "the engine does not hold the published weights"
+            )
+        return differences[worst]
+
+    async def _fail(self, error: SynclineError) -> None:
+        self.held, self.error = None, error.message
+        log.error("generator_failed", code=error.code, error=error.message)
+        await self._set_phase("failed", swapping=False)
+
+    async def _set_phase(self, phase: Phase, *, swapping: bool) -> None:
+        if self.phase != "draining":
+            self.phase = phase
+        self._swapping = swapping
+        async with self.changed:
+            self.changed.notify_all()
+        self.on_change()
+
+
+def _size(difference: float) -> float:
+    return float("inf") if difference != difference else difference

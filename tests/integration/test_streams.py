@@ -1,0 +1,164 @@
+"""The queue contract, on a real server: leases, fenced hand-over, dead letters, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from syncline import keys
+from syncline.streams import Entry, StreamConsumer, Streams
+
+RUN = "run-1"
+IN, OUT = keys.prompts(RUN, 0), keys.scored(RUN)
+LEASE_S = 0.3
+
+
+@pytest.fixture
+async def streams(redis: Redis) -> Streams:
+    streams = Streams(redis)
+    await streams.open_run(RUN)
+    return streams
+
+
+def consumer(redis: Redis, name: str, *, stream: str = IN, lease_s: float = LEASE_S) -> StreamConsumer:
+    return StreamConsumer(redis, stream=stream, group="workers", consumer=name, lease_s=lease_s)
+
+
+async def take(consumer: StreamConsumer, count: int = 10, *, within_s: float = 5.0) -> list[Entry]:
+    """Wait until something comes."""
+    async with asyncio.timeout(within_s):
+        while not (entries := await consumer.take(count, wait_s=0.1)):
+            pass
+        return entries
+
+
+async def pending(redis: Redis, stream: str = IN) -> int:
+    return int((await redis.xpending(stream, "workers"))["pending"])
+
+
+async def test_an_entry_is_delivered_once_while_its_owner_lives(redis: Redis, streams: Streams) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"work")
+    first, second = consumer(redis, "first"), consumer(redis, "second")
+    (entry,) = await take(first)
+    # When the owner keeps its lease for longer than the lease is
+    held = {entry.id: entry}
+    async with first.leased(held):
+        for _ in range(5):
+            assert await second.take(1, wait_s=LEASE_S / 2) == []
+    # Then it can still finish
+    assert await first.hand_over(entry, run_id=RUN, to=OUT, payload=b"done") == "moved"
+    assert await streams.outstanding([IN, OUT]) == [0, 1]
+
+
+async def test_the_work_of_a_dead_consumer_is_taken_over_on_a_silent_stream(redis: Redis, streams: Streams) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"work")
+    (lost,) = await take(consumer(redis, "dies"))
+    (entry,) = await take(consumer(redis, "lives"), within_s=LEASE_S + 2.0)
+    assert (entry.id, entry.payload, entry.deliveries) == (lost.id, b"work", 2)
+
+
+async def test_a_late_owner_can_neither_hand_over_nor_acknowledge(redis: Redis, streams: Streams) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"work")
+    late, new = consumer(redis, "late"), consumer(redis, "new")
+    (stale,) = await take(late)
+    (entry,) = await take(new)
+    assert await late.hand_over(stale, run_id=RUN, to=OUT, payload=b"late") == "lost"
+    assert await late.ack([stale]) == 0
+    assert await late.renew([stale]) == 0
+    assert await new.hand_over(entry, run_id=RUN, to=OUT, payload=b"new") == "moved"
+    (only,) = await take(consumer(redis, "reader", stream=OUT))
+    assert only.payload == b"new"
+
+
+async def test_of_two_claimers_one_wins(redis: Redis, streams: Streams) -> None:
+    await streams.add_all(IN, run_id=RUN, payloads=[b"%d" % n for n in range(50)])
+    assert len(await take(consumer(redis, "dies"), 50)) == 50
+    rescuers = [consumer(redis, f"rescuer-{n}") for n in range(4)]
+    won: list[str] = []
+    async with asyncio.timeout(10):
+        while len(won) < 50:
+            for entries in await asyncio.gather(*(rescuer.take(7, wait_s=0.05) for rescuer in rescuers)):
+                won.extend(entry.id for entry in entries)
+    assert len(set(won)) == 50
+
+
+async def test_an_entry_that_is_handed_back_goes_on_at_once_and_is_not_counted(redis: Redis, streams: Streams) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"work")
+    leaving, staying = consumer(redis, "leaving", lease_s=60), consumer(redis, "staying", lease_s=60)
+    assert await leaving.hand_back(await take(leaving)) == 1
+    (entry,) = await take(staying, within_s=2.0)
+    assert (entry.payload, entry.deliveries) == (b"work", 1)
+
+
+async def test_poison_goes_to_the_dead_letters_with_its_cause_after_three_deliveries(
+    redis: Redis, streams: Streams
+) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"poison")
+    worker = consumer(redis, "worker")
+    outcomes = [await worker.fail((await take(worker))[0], cause="cannot be read") for _ in range(3)]
+    assert outcomes == ["retried", "retried", "dead"]
+    ((_, letter),) = await redis.xrange(keys.dead(RUN))
+    assert letter[b"cause"] == b"cannot be read"
+    assert (letter[b"p"], letter[b"stream"], letter[b"deliveries"]) == (b"poison", IN.encode(), b"3")
+    assert await streams.outstanding([IN]) == [0]
+
+
+async def test_what_kills_its_consumers_is_buried_too(redis: Redis, streams: Streams) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"killer")
+    for name in ("first", "second", "third"):
+        await take(consumer(redis, name))
+    async with asyncio.timeout(5):
+        while not await redis.xlen(keys.dead(RUN)):
+            assert await consumer(redis, "fourth").take(1, wait_s=0.1) == []
+    ((_, letter),) = await redis.xrange(keys.dead(RUN))
+    assert letter[b"cause"] == b"lease ran out; last owner third"
+    assert await pending(redis) == 0
+
+
+async def test_work_of_a_closed_run_is_dropped_at_every_door(redis: Redis, streams: Streams) -> None:
+    await streams.add_all(IN, run_id=RUN, payloads=[b"a", b"b"])
+    worker = consumer(redis, "worker", stream=IN, lease_s=60)
+    entries = await take(worker)
+    await redis.srem(keys.OPEN_RUNS, RUN)
+    assert await worker.hand_over(entries[0], run_id=RUN, to=OUT, payload=b"late") == "closed"
+    assert not await streams.add(IN, run_id=RUN, payload=b"more")
+    assert await redis.exists(OUT) == 0
+    await streams.close_run(RUN)
+    assert await redis.keys(f"*{RUN}*") == []
+
+
+async def test_a_server_that_lost_its_data_is_no_error(redis: Redis, streams: Streams) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"work")
+    worker = consumer(redis, "worker")
+    (entry,) = await take(worker)
+    await redis.flushall()
+    assert await worker.hand_over(entry, run_id=RUN, to=OUT, payload=b"x") == "lost"
+    assert await worker.take(1, wait_s=0.05) == []
+    # And work that is admitted again flows again
+    await streams.open_run(RUN)
+    await streams.add(IN, run_id=RUN, payload=b"again")
+    assert [again.payload for again in await take(worker)] == [b"again"]
+
+
+async def test_nothing_is_lost_or_doubled_with_consumers_that_die_at_random(redis: Redis, streams: Streams) -> None:
+    # Given 300 entries and workers of which every third read is abandoned, as by a SIGKILL
+    await streams.add_all(IN, run_id=RUN, payloads=[b"%d" % n for n in range(300)])
+
+    async def work(name: str) -> None:
+        reads = 0
+        me = StreamConsumer(redis, stream=IN, group="workers", consumer=name, lease_s=LEASE_S, max_deliveries=50)
+        while (await streams.outstanding([IN]))[0]:
+            entries = await me.take(8, wait_s=0.05)
+            reads += 1
+            if reads % 3 == 0:
+                continue
+            for entry in entries:
+                await me.hand_over(entry, run_id=RUN, to=OUT, payload=entry.payload)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work(f"worker-{n}") for n in range(4)))
+    # Then every entry arrived exactly once
+    arrived = [int(fields[b"p"]) for _, fields in await redis.xrange(OUT)]
+    assert sorted(arrived) == list(range(300))

@@ -1,0 +1,104 @@
+"""Bad run specs are refused with the field's path, what was wrong, and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from syncline import runspec
+from syncline.errors import InvalidSpec
+
+GOOD: dict[str, Any] = {
+    "name": "quickstart",
+    "model": {"path": "seed"},
+    "algorithm": {"name": "dpo"},
+    "steps": 10,
+    "tasks": [{"name": "math", "data": "train.jsonl", "reward": {"type": "math"}}],
+}
+
+
+def with_change(path: str, value: Any) -> dict[str, Any]:
+    spec = copy.deepcopy(GOOD)
+    *parents, last = path.split(".")
+    at: Any = spec
+    for part in parents:
+        at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
+    at[int(last) if isinstance(at, list) else last] = value
+    return spec
+
+
+def test_the_smallest_spec_has_the_papers_defaults() -> None:
+    spec = runspec.parse(GOOD)
+    assert isinstance(spec.algorithm, runspec.DPO)
+    assert spec.algorithm.beta == 0.1
+    assert spec.optimizer.lr == 1e-6
+    assert spec.optimizer.grad_clip == 0.1
+    assert spec.generation.samples_per_prompt == 8
+
+
+def test_a_spec_survives_the_trip_as_json() -> None:
+    spec = runspec.parse(with_change("sync.period", "never"))
+    assert runspec.parse_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("colour", "blue", "colour: unknown key"),
+        ("sync.every", 3, "sync.every: unknown key"),
+        ("steps", "ten", "steps: 'ten'"),
+        ("steps", 0, "steps: 0 is out of range; allowed: >= 1"),
+        ("sync.period", 0, "sync.period: 0 is out of range; allowed: >= 1 or 'never'"),
+        ("sync.period", "sometimes", "sync.period: 'sometimes'"),
+        ("sync.lag", 2, "sync.lag: 2 is not known; allowed: 0 or 1"),
+        ("algorithm.name", "ppo", "algorithm.name: 'ppo' is not known; allowed: 'dpo'"),
+        ("algorithm.scale_rewards", True, "algorithm.scale_rewards: unknown key"),
+        ("tasks.0.reward.type", "math_verify", "tasks.0.reward.type: 'math_verify' is not known; allowed: 'math'"),
+        ("tasks.0.name", "Two Words", "tasks.0.name: 'Two Words' does not fit"),
+        ("tasks", [], "tasks: [] is too short; allowed: at least 1"),
+        ("generation.top_p", 0.0, "generation.top_p: 0.0 is out of range; allowed: > 0"),
+        ("generation.samples_per_prompt", 1, "generation.samples_per_prompt: 1 is out of range"),
+        ("checkpoints.keep", 1, "checkpoints.keep: 1 is out of range"),
+        ("model.dtype", "float16", "model.dtype: 'float16' is not known; allowed: 'float32' or 'bfloat16'"),
+    ],
+)
+def test_one_wrong_field_is_named(path: str, value: Any, says: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        runspec.parse(with_change(path, value))
+    assert says in str(refused.value)
+    assert len(refused.value.problems) == 1, "one mistake, one problem"
+
+
+def test_an_option_of_another_algorithm_is_refused() -> None:
+    spec = with_change("algorithm", {"name": "grpo", "nll_weight": 1.0})
+    with pytest.raises(InvalidSpec, match=r"algorithm\.nll_weight: unknown key"):
+        runspec.parse(spec)
+
+
+def test_two_tasks_of_one_name_are_refused() -> None:
+    spec = with_change("tasks", GOOD["tasks"] * 2)
+    with pytest.raises(InvalidSpec, match=r"tasks\.1\.name: 'math' is used twice"):
+        runspec.parse(spec)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    spec = with_change("steps", 0) | {"colour": "blue"}
+    with pytest.raises(InvalidSpec) as refused:
+        runspec.parse(spec)
+    assert {problem.path for problem in refused.value.problems} == {"steps", "colour"}
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
+    with pytest.raises(InvalidSpec, match="a mapping"):
+        runspec.parse(document)
+
+
+def test_importing_the_run_spec_loads_nothing_heavy() -> None:
+    heavy = {"torch", "vllm", "grpc", "redis", "fastapi", "transformers"}
+    code = f"import sys, syncline.runspec; found = {heavy!r} & set(sys.modules); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": "shared"})
