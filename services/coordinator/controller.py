@@ -63,7 +63,7 @@ class RunController:
         self._handles: dict[int, CheckpointHandle] = {}
         self._learner_step = 0
         self._training_over = False
-        self._news = asyncio.Event()
+        self._news = asyncio.Event()  # remembers news that comes while the loop is busy
         self._progress_at = time.monotonic()
         self._wanted_since = time.monotonic()
         self._admission: Admission

@@ -70,7 +70,12 @@ class Evaluator:
         self._done: set[tuple[str, int]] = set()
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._consumer = StreamConsumer(
-            redis, stream=keys.evaluated(run_id), group=keys.COORDINATOR_GROUP, consumer=consumer, lease_s=lease_s
+            redis,
+            stream=keys.evaluated(run_id),
+            group=keys.COORDINATOR_GROUP,
+            consumer=consumer,
+            run_id=run_id,
+            lease_s=lease_s,
         )
 
     @property

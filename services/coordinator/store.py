@@ -7,7 +7,6 @@ from the learner's saved states.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from syncline import checkpoints
+from syncline.bell import Bell
 from syncline.errors import NotFound
 from syncline.runspec import RunSpec
 from syncline.state import RunEvent, RunState, transition
@@ -61,7 +61,7 @@ class Run:
         self.series: dict[Series, list[dict[str, Any]]] = {
             name: _read_lines(folder / f"{name}.jsonl") for name in _SERIES
         }
-        self._changed = asyncio.Event()
+        self.changed = Bell()
 
     @property
     def id(self) -> str:
@@ -100,8 +100,7 @@ class Run:
         self.series[name].extend(rows)
         with (self.folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.changed.ring()
 
     def rewind(self, step: int) -> None:
         """Forget what happened from `step` on: an attempt that goes on from a saved state repeats it."""
@@ -112,16 +111,6 @@ class Run:
                 self.series[name] = kept
                 checkpoints.write_text(self.folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self.record.step = step
-
-    async def changed(self, *, timeout_s: float) -> bool:
-        """Wait for the next append; False when none came in time."""
-        bell = self._changed
-        try:
-            async with asyncio.timeout(timeout_s):
-                await bell.wait()
-            return True
-        except TimeoutError:
-            return False
 
 
 class RunStore:

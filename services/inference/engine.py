@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from syncline.errors import EngineError
+from syncline.errors import EngineError, LoadFailed
 
 FinishReason = Literal["stop", "length"]
 
 MAX_SEED = 2**63 - 1
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Engine(Protocol):
         """How many groups are worth having in flight; more only wait inside the engine."""
 
     async def load(self, model_dir: Path, *, dtype: str) -> None:
-        """Serve the weights of a Hugging Face folder. `dtype` is "float32", "bfloat16" or "float16".
+        """Serve the weights of a Hugging Face folder. `dtype` is one of `DTYPES`.
 
         The first call builds the engine; later calls replace the weights in place, and build anew only where the
         architecture or the dtype changed. The caller has verified the folder and has nothing in flight.
@@ -107,6 +108,12 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop everything, child processes included. What is in flight ends with `EngineDead`. Twice is fine."""
+
+
+def require_dtype(dtype: str) -> None:
+    """Raise `LoadFailed` for a dtype that no engine knows, before one is taken down for it."""
+    if dtype not in DTYPES:
+        raise LoadFailed(f"dtype {dtype!r} is unknown; there are: {', '.join(DTYPES)}")
 
 
 def require_servable(token_ids: Sequence[int], *, vocabulary_size: int, context_length: int) -> None:

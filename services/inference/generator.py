@@ -17,6 +17,7 @@ import structlog
 from services.inference.engine import Completion, Engine, GroupRequest
 from services.inference.text import Decoder
 from syncline import checkpoints
+from syncline.bell import Bell
 from syncline.errors import Conflict, EngineDead, ProbeMismatch, SynclineError
 from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
 
@@ -53,8 +54,8 @@ class Generator:
         """Versions that came to be held since the start."""
         self.phase: Phase = "idle"
         self.error = ""
-        self.changed = asyncio.Condition()
-        """Notified when `held` or `phase` changed, or a group ended."""
+        self.changed = Bell()
+        """Rung when `held` or `phase` changed, or a group ended."""
         self.on_change: Callable[[], None] = lambda: None
         self.groups_total = 0
         self.tokens_total = 0
@@ -87,10 +88,9 @@ class Generator:
             started = time.monotonic()
             folder = await asyncio.to_thread(checkpoints.stage, handle)
             staged = time.monotonic()
-            await self._set_phase("loading", swapping=True)
+            self._set_phase("loading", swapping=True)
             try:
-                async with self.changed:
-                    await self.changed.wait_for(lambda: self._running == 0)
+                await self.changed.wait_until(lambda: self._running == 0)
                 drained = time.monotonic()
                 self.held = None  # from here on the engine holds nothing that is proven
                 await self.engine.load(folder, dtype=handle.dtype)
@@ -98,14 +98,14 @@ class Generator:
                 self._decoder = await asyncio.to_thread(Decoder.load, folder)
             except EngineDead as error:
                 await self.engine.close()  # the next load builds it anew
-                await self._fail(error)
+                self._fail(error)
                 raise
             except SynclineError as error:
-                await self._fail(error)
+                self._fail(error)
                 raise
             self.held, self.error = wanted, ""
             self.loads += 1
-            await self._set_phase("serving", swapping=False)
+            self._set_phase("serving", swapping=False)
             times = LoadTimes(staged - started, drained - staged, time.monotonic() - drained, probe_error)
             log.info("checkpoint_loaded", version=handle.version, swap_s=times.swap_seconds, probe_error=probe_error)
             return times
@@ -121,19 +121,18 @@ class Generator:
             completions = await self.engine.generate(request)
         except EngineDead as error:
             await self.engine.close()
-            await self._fail(error)
+            self._fail(error)
             raise
         finally:
             self._running -= 1
-            async with self.changed:
-                self.changed.notify_all()
+            self.changed.ring()
         self.groups_total += 1
         self.tokens_total += sum(len(completion.token_ids) for completion in completions)
         return tuple((completion, decoder.text(completion.token_ids)) for completion in completions)
 
     async def drain(self) -> None:
         """Start no more groups."""
-        await self._set_phase("draining", swapping=False)
+        self._set_phase("draining", swapping=False)
 
     async def check(self) -> None:
         """Raise unless the generator could serve: idle, or an engine that answers with a proven version."""
@@ -160,17 +159,16 @@ class Generator:
             )
         return differences[worst]
 
-    async def _fail(self, error: SynclineError) -> None:
+    def _fail(self, error: SynclineError) -> None:
         self.held, self.error = None, error.message
         log.error("generator_failed", code=error.code, error=error.message)
-        await self._set_phase("failed", swapping=False)
+        self._set_phase("failed", swapping=False)
 
-    async def _set_phase(self, phase: Phase, *, swapping: bool) -> None:
+    def _set_phase(self, phase: Phase, *, swapping: bool) -> None:
         if self.phase != "draining":
             self.phase = phase
         self._swapping = swapping
-        async with self.changed:
-            self.changed.notify_all()
+        self.changed.ring()
         self.on_change()
 
 

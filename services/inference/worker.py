@@ -47,8 +47,7 @@ class Worker:
         generator, seen = self._generator, 0
         try:
             while True:
-                async with generator.changed:
-                    await generator.changed.wait_for(lambda: generator.loads > seen)  # noqa: B023
+                await generator.changed.wait_until(lambda: generator.loads > seen)  # noqa: B023
                 seen, held = generator.loads, generator.held
                 if held is not None:
                     task = asyncio.create_task(self._intake(held), name=f"intake:{held.version}")
@@ -74,6 +73,7 @@ class Worker:
             stream=keys.prompts(held.run_id, held.version),
             group=keys.INFERENCE_GROUP,
             consumer=self._member_id,
+            run_id=held.run_id,
             lease_s=self._lease_s,
         )
         leased: dict[str, Entry] = {}
@@ -89,6 +89,7 @@ class Worker:
                         log.warning("redis_away", error=str(error))
                         await asyncio.sleep(_BACKOFF_S)
                 await asyncio.gather(*own, return_exceptions=True)  # leases are kept until they are done
+                await consumer.hand_back(leased.values())  # groups that were cancelled before they began
         finally:
             watcher.cancel()
 
@@ -99,8 +100,7 @@ class Worker:
         def free() -> int:
             return generator.engine.concurrency - generator.running
 
-        async with generator.changed:
-            await generator.changed.wait_for(lambda: free() > 0 or not generator.serves(held))
+        await generator.changed.wait_until(lambda: free() > 0 or not generator.serves(held))
         entries = await consumer.take(free(), wait_s=_READ_S)
         if not self._generator.serves(held):
             await consumer.hand_back(entries)

@@ -9,6 +9,7 @@ An entry has three fields:
 KEYS  1 = stream, 2 = set of open runs, 3 = destination stream (hand_over)
 ARGV  1 = command, 2 = consumer group, 3 = consumer, then as below
 
+    join       run                         make the group, unless the run is closed     -> 1 or 0
     add        run payload                 append if the run is open                    -> id or ""
     hand_over  id run payload              ack + delete, append payload to KEYS[3]      -> moved | lost | closed
     ack        id...                       ack + delete what is still ours              -> count
@@ -55,7 +56,7 @@ local function bury(id, fields, deliveries, cause, dead_prefix)
 end
 
 -- A stream whose group was lost with the server's data has no pending entries: nothing is ours.
-if command ~= 'add' then
+if command ~= 'add' and command ~= 'join' then
   local known = redis.pcall('XINFO', 'GROUPS', stream)
   local found = false
   if not known.err then
@@ -70,7 +71,14 @@ if command ~= 'add' then
   end
 end
 
-if command == 'add' then
+if command == 'join' then
+  if ARGV[4] ~= '' and redis.call('SISMEMBER', open_runs, ARGV[4]) == 0 then
+    return 0
+  end
+  redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')  -- BUSYGROUP: another consumer was first
+  return 1
+
+elseif command == 'add' then
   if redis.call('SISMEMBER', open_runs, ARGV[4]) == 0 then
     return ''
   end

@@ -130,10 +130,13 @@ class StreamConsumer:
         stream: str,
         group: str,
         consumer: str,
+        run_id: str = "",
         lease_s: float = DEFAULT_LEASE_S,
         max_deliveries: int = MAX_DELIVERIES,
     ) -> None:
+        """`run_id` is the run that the stream belongs to; empty for a stream of all runs."""
         self.stream = stream
+        self._run_id = run_id
         self.lease_s = lease_s
         self._redis = redis
         self._group = group
@@ -150,7 +153,9 @@ class StreamConsumer:
         """
         if count < 1:
             return []
-        await self._ensure_group()
+        if not await self._ensure_group():
+            await asyncio.sleep(min(wait_s, self.lease_s / 3))
+            return []
         idle_ms = int(self.lease_s * 1000)
         claimed = await self._run("claim", idle_ms, count, self._max_deliveries, _DEAD_PREFIX)
         entries = [Entry(id.decode(), payload, int(deliveries)) for id, payload, deliveries in claimed]
@@ -209,18 +214,14 @@ class StreamConsumer:
     async def _keep(self, held: dict[str, Entry]) -> None:
         while True:
             await asyncio.sleep(self.lease_s / 3)
-            with suppress(*CONNECTION_ERRORS):  # the next round tries again; a lost lease only means repeated work
+            with suppress(RedisError, *CONNECTION_ERRORS):  # tried again soon; a lost lease only means repeated work
                 await self.renew(list(held.values()))
 
-    async def _ensure_group(self) -> None:
-        if self._group_known:
-            return
-        try:
-            await self._redis.xgroup_create(self.stream, self._group, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        self._group_known = True
+    async def _ensure_group(self) -> bool:
+        """Whether the group exists now. The stream of a closed run is not made again: nobody would delete it."""
+        if not self._group_known:
+            self._group_known = bool(await self._run("join", self._run_id))
+        return self._group_known
 
     async def _run(self, command: str, *args: Any, to: str = "") -> Any:
         return await self._script(

@@ -36,6 +36,6 @@ async def _events(run: Run, position: int, request: Request) -> AsyncIterator[Se
             )
         if run.state.terminal and position == len(run.series["events"]):
             return
-        await run.changed(timeout_s=_HEARTBEAT_S)
+        await run.changed.wait(timeout_s=_HEARTBEAT_S)
         if await request.is_disconnected():
             return

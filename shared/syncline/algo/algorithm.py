@@ -90,7 +90,7 @@ class LossBatch:
             rejected += [row_of[pair.rejected] for pair in plan.pairs]
             pair_weight += [plan.pair_weight] * len(plan.pairs)
             advantage += plan.advantages or (0.0,) * len(plan.rows)
-            row_weight += [1.0 / len(plan.rows)] * len(plan.rows)
+            row_weight += [1.0 / len(plan.rows) for _ in plan.rows]
         assert len(row_weight) == len(log_probs_RT), "one row for each sample of each plan"
         return LossBatch(
             log_probs_RT=torch.where(mask_RT, log_probs_RT, 0.0),
