@@ -1,0 +1,81 @@
+"""Starts the reward service: `python -m services.reward`, settings from SYNCLINE_* variables."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import structlog
+
+from services.reward.scorer import Scorer, rewards
+from services.reward.servicer import RewardServicer
+from services.reward.settings import RewardSettings
+from services.reward.verifiers.pool import VerifierPool
+from services.reward.worker import RewardWorker
+from syncline import ids, lifecycle, rpc, streams, telemetry
+from syncline.errors import SynclineError, Unavailable
+from syncline.membership import Registration
+from syncline.v1.reward_service_pb2 import DESCRIPTOR
+from syncline.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_server
+
+
+async def serve(settings: RewardSettings) -> int:
+    member_id = settings.member_id or ids.new_member_id("reward")
+    redis = streams.connect(settings.redis_url.get_secret_value())
+    pool = VerifierPool(workers=settings.verifier_workers, limits=settings.limits, wall_s=settings.check_wall_s)
+    scorer = Scorer(rewards(settings, pool))
+    worker = RewardWorker(
+        redis,
+        scorer=scorer,
+        consumer=member_id,
+        lease_s=settings.lease_s,
+        groups_in_flight=settings.groups_in_flight,
+    )
+    server = rpc.Server(settings.bind, advertise=settings.advertise)
+    servicer = RewardServicer(scorer, pool=pool, member_id=member_id, error=lambda: worker.error or pool.error)
+    server.add(
+        add_RewardServiceServicer_to_server, servicer, name=DESCRIPTOR.services_by_name["RewardService"].full_name
+    )
+    await server.start()
+    registration = Registration(
+        redis,
+        role="reward",
+        id=member_id,
+        address=server.address,
+        host=settings.hostname(),
+        ttl_s=settings.membership_ttl_s,
+        status=worker.status,
+    )
+
+    async def ready() -> None:
+        if not pool.ready.is_set():
+            raise Unavailable(f"the verifier is not up; {pool.error or 'it is starting'}")
+        await streams.ping(redis)
+
+    async def score_stream() -> None:
+        await pool.ready.wait()  # a verifier that fails its self-test gives no verdict at all
+        await worker.run()
+
+    structlog.get_logger().info("listening", address=server.address, id=member_id)
+    return await lifecycle.run_service(
+        server=server,
+        workers={"verifier": pool.run, "stream": score_stream, "registration": registration.run},
+        ready=ready,
+        drain=worker.drain,
+        close=redis.aclose,
+        grace_s=settings.grace_s,
+    )
+
+
+def main() -> int:
+    settings = RewardSettings()
+    telemetry.setup("reward", settings)
+    try:
+        return asyncio.run(serve(settings))
+    except SynclineError as error:
+        structlog.get_logger().error("cannot_start", code=error.code, error=error.message)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""What the reward service counts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+VERDICTS = Counter("syncline_reward_verdicts", "Verdicts given", ["reward", "status"])
+CHECK_SECONDS = Histogram(
+    "syncline_reward_check_seconds",
+    "Seconds of one check that was not answered from the cache",
+    ["reward"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+)
+WORKERS = Gauge("syncline_reward_workers_alive", "Verifier worker processes that are alive")
+GROUPS = Counter("syncline_reward_groups", "Rollout groups by what became of them", ["result"])
+"""moved, lost (another consumer had taken it over), closed (its run wants no more), retried, dead."""

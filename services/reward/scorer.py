@@ -1,0 +1,63 @@
+"""Routes a sample to the reward of its task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from pydantic import TypeAdapter, ValidationError
+
+from services.reward.math_reward import MathReward
+from services.reward.metrics import VERDICTS
+from services.reward.settings import RewardSettings
+from services.reward.verdicts import Item, Reward, Verdict
+from services.reward.verifiers.pool import VerifierPool
+from syncline.errors import FieldProblem, InvalidSpec
+from syncline.runspec import RewardSpec
+
+_REWARD_SPEC: TypeAdapter[RewardSpec] = TypeAdapter(RewardSpec)
+
+
+def rewards(settings: RewardSettings, pool: VerifierPool) -> dict[str, Reward]:
+    """Every reward by its type in the run spec. A new one is one file and one line here."""
+    return {
+        "math": MathReward(pool, answer_chars=settings.answer_chars),
+    }
+
+
+class Scorer:
+    """Gives verdicts and counts them."""
+
+    def __init__(self, rewards: Mapping[str, Reward]) -> None:
+        self.rewards = rewards
+        self.verdicts: Counter[str] = Counter()
+        """Verdicts since the start, by "reward/status"."""
+
+    def route(self, reward_json: str) -> RewardSpec:
+        """The reward that a task names. Raises InvalidSpec unless this service gives it."""
+        spec = _parsed(reward_json)
+        if spec.type not in self.rewards:
+            raise InvalidSpec(
+                [FieldProblem("reward.type", f"{spec.type!r} is not served here", ", ".join(sorted(self.rewards)))]
+            )
+        return spec
+
+    async def score(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict]:
+        """One verdict per item, in order. Raises InvalidSpec when a gold answer cannot be read."""
+        verdicts = await self.rewards[spec.type].score(spec, items)
+        for status, count in Counter(verdict.status for verdict in verdicts).items():
+            self.verdicts[f"{spec.type}/{status}"] += count
+            VERDICTS.labels(spec.type, status).inc(count)
+        return verdicts
+
+
+@lru_cache(maxsize=256)
+def _parsed(reward_json: str) -> RewardSpec:
+    try:
+        return _REWARD_SPEC.validate_json(reward_json)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidSpec(
+            [FieldProblem("reward", first["msg"], 'a reward of the run spec, as {"type": "math"}')]
+        ) from None

@@ -1,0 +1,29 @@
+"""Settings of the reward service, beside those of every service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.reward.verifiers.wire import Limits
+from syncline.settings import ServiceSettings
+
+
+class RewardSettings(ServiceSettings):
+    """From `SYNCLINE_*` environment variables."""
+
+    verifier_workers: int = Field(default=2, ge=1, le=256)
+    """Processes that check answers; about one per core. Another process forks them and costs 60 MB."""
+    check_cpu_s: float = Field(default=1.0, gt=0.0)
+    """CPU seconds of one check; what needs more counts as wrong. Honest answers need milliseconds."""
+    check_wall_s: float = Field(default=10.0, gt=0.0)
+    """Wall seconds after which a worker that does not answer is killed; well above check_cpu_s."""
+    check_memory_mb: int = Field(default=1024, ge=256)
+    """Address space of a worker. The container's limit must be above verifier_workers times this."""
+    answer_chars: int = Field(default=4096, ge=64)
+    """Longest answer that is checked; plain text without a box is looked at from its end."""
+    groups_in_flight: int = Field(default=64, ge=1)
+    """Rollout groups that are scored at the same time."""
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(cpu_s=self.check_cpu_s, memory_mb=self.check_memory_mb)

@@ -1,0 +1,1 @@
+"""Checks of answers in processes that may be killed at any moment."""

@@ -1,0 +1,78 @@
+"""Where the answer is in a text. Pure string work, linear in the text, safe to run beside the event loop."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+_BRACES = re.compile(r"\\boxed\{|\\[{}]|[{}]")
+_PLAIN_NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)%?")
+_MATH_DELIMITERS = ("$", r"\(", r"\[")
+_NEIGHBOUR_CHARS = 70
+"""Boxes closer than this may belong together ("\\boxed{1} or \\boxed{2}"); Math-Verify has the same bound."""
+
+
+def last_boxes(text: str) -> str | None:
+    r"""The last complete \boxed{...} with the boxes right before it, or None when there is none.
+
+    Neighbours stay, so that Math-Verify sees two answers as two: a completion that boxes
+    every candidate in turn is then a set, and wrong, instead of right by its last guess.
+
+    >>> last_boxes(r"First \boxed{3}. After a long second thought, and one more look at the question: \boxed{4}.")
+    '\\boxed{4}'
+    """
+    spans: list[tuple[int, int]] = []
+    opened: list[int | None] = []  # where the box began, or None for a brace of another kind
+    for match in _BRACES.finditer(text):
+        brace = match[0]
+        if brace == r"\boxed{":
+            opened.append(match.start())
+        elif brace == "{":
+            opened.append(None)
+        elif brace == "}" and opened:
+            start = opened.pop()
+            if start is not None:
+                while spans and spans[-1][0] > start:  # a box around boxes stands for all of them
+                    spans.pop()
+                spans.append((start, match.end()))
+    if not spans:
+        return None
+    first = spans[-1][0]
+    for earlier, later in pairwise(reversed(spans)):
+        if earlier[0] - later[1] >= _NEIGHBOUR_CHARS:
+            break
+        first = later[0]
+    return text[first : spans[-1][1]]
+
+
+def answer_in(completion: str, *, longest: int) -> str | None:
+    """The part of a completion to check: its last boxes, or else its tail. None when the boxes are too long.
+
+    A formula that is cut is another formula, so boxes are never cut; plain text is, at white space.
+    """
+    boxes = last_boxes(completion)
+    if boxes is not None:
+        return boxes if len(boxes) <= longest else None
+    text = completion.strip()
+    if len(text) <= longest:
+        return text
+    tail = text[-longest:]
+    return tail.split(maxsplit=1)[-1]
+
+
+def gold_in(answer: str) -> str:
+    r"""The gold answer as Math-Verify wants it: a plain number, text in delimiters, or \boxed{...}.
+
+    GSM8K's `... #### 72` and worked solutions that end in a box are understood.
+    """
+    if "####" in answer:
+        answer = answer.rpartition("####")[2]
+    answer = answer.strip()
+    boxes = last_boxes(answer)
+    if boxes is not None:
+        return boxes
+    if _PLAIN_NUMBER.fullmatch(answer):
+        return answer.removeprefix("+")
+    if not answer or any(delimiter in answer for delimiter in _MATH_DELIMITERS):
+        return answer
+    return rf"\boxed{{{answer}}}"

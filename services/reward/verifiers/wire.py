@@ -1,0 +1,77 @@
+"""What the pool and its processes say to each other. No pickle: fixed structs and lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, replace
+from enum import IntEnum
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one check may use. CPU time, not wall time: a verdict must not depend on how busy the machine is."""
+
+    cpu_s: float
+    memory_mb: int
+    """Address space of a worker, its interpreter and libraries included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one check. `gold`: the gold answer itself cannot be read, which is an error of the data."""
+
+    status: Literal["scored", "unparsable", "timeout", "gold"]
+    score: float = 0.0
+    cause: str = ""
+    accident: bool = False
+    """Not the doing of the answer: another try may end otherwise."""
+    last: bool = False
+    """The worker ends after this check, because it has grown too large."""
+
+    def ending(self) -> Outcome:
+        """The same, from a worker that ends after it."""
+        return replace(self, last=True)
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Outcome:
+        return cls(**json.loads(line))
+
+
+class Kind(IntEnum):
+    """Messages between the pool and the zygote."""
+
+    START = 1
+    """Pool: fork a worker that talks over the attached socket."""
+    KILL = 2
+    """Pool: kill worker `pid`, if it lives."""
+    READY = 3
+    """Zygote: all imports are done."""
+    STARTED = 4
+    """Zygote: worker `pid` answers the oldest START."""
+    EXITED = 5
+    """Zygote: worker `pid` ended with `code` (minus the signal's number if it was killed)."""
+
+
+_MESSAGE = struct.Struct("!Bii")
+MESSAGE_BYTES = _MESSAGE.size
+
+
+def pack(kind: Kind, *, pid: int = 0, code: int = 0) -> bytes:
+    return _MESSAGE.pack(kind, pid, code)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    kind: Kind
+    pid: int
+    code: int
+
+
+def unpack(data: bytes) -> Message:
+    kind, pid, code = _MESSAGE.unpack(data)
+    return Message(Kind(kind), pid, code)

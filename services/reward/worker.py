@@ -1,0 +1,254 @@
+"""Stream in, stream out: takes rollout groups, scores them, hands them over.
+
+A group leaves in one of three ways. Scored: to the learner, or to the coordinator for an
+evaluation. Dropped, without samples: its gold answer cannot be read, so no retry can help and
+nothing may be learned from it. Failed: the entry itself is broken; after three deliveries it
+is a dead letter. A group whose reward is down stays here, leased, until the reward is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from services.reward.metrics import GROUPS
+from services.reward.scorer import Scorer
+from services.reward.verdicts import Item, Verdict
+from syncline import keys
+from syncline.errors import InvalidSpec
+from syncline.runspec import RewardSpec
+from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
+from syncline.v1 import rollout_pb2 as pb
+
+log = structlog.get_logger()
+Reply = TypeVar("Reply")
+
+_POLL_S = 0.5
+"""Longest blocking read; a drain waits for it, as a read that is cut off may lose what it was given."""
+_HAND_BACK_S = 2.0
+_GOLD_UNPARSABLE = "scoring: gold_unparsable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Pauses between attempts: doubling, bounded."""
+
+    first_s: float = 0.5
+    longest_s: float = 30.0
+
+    def pause_s(self, attempt: int) -> float:
+        return min(self.longest_s, self.first_s * 2.0 ** min(attempt, 30))
+
+
+class RewardWorker:
+    """One consumer of the rollout stream, with several groups in work."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        scorer: Scorer,
+        consumer: str,
+        lease_s: float,
+        groups_in_flight: int,
+        reward_backoff: Backoff = Backoff(),
+        redis_backoff: Backoff = Backoff(first_s=0.1, longest_s=2.0),
+    ) -> None:
+        self.groups: Counter[str] = Counter()
+        """Groups by what became of them."""
+        self.error = ""
+        """The last failure in words."""
+        self._scorer = scorer
+        self._groups_in_flight = groups_in_flight
+        self._reward_backoff = reward_backoff
+        self._redis_backoff = redis_backoff
+        self._consumer = StreamConsumer(
+            redis, stream=keys.ROLLOUTS, group=keys.REWARD_GROUP, consumer=consumer, lease_s=lease_s
+        )
+        self._held: dict[str, Entry] = {}
+        self._waiting: dict[str, str] = {}  # entry id -> why its reward is unavailable
+        self._waiting_since = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """Take and score groups until drained or cancelled; either way what is unfinished is handed back."""
+        self._stopped.clear()
+        try:
+            async with self._consumer.leased(self._held):
+                while not self._stop.is_set():
+                    for entry in await self._take():
+                        self._held[entry.id] = entry
+                        task = asyncio.create_task(self._work(entry))
+                        self._tasks.add(task)
+                        task.add_done_callback(self._tasks.discard)
+        finally:
+            await self._hand_back()
+            self._stopped.set()
+
+    async def drain(self) -> None:
+        """Stop taking groups and hand back what is not finished."""
+        self._stop.set()
+        await self._stopped.wait()
+
+    def status(self) -> Mapping[str, Any]:
+        """What the fleet shows of this member; `waiting` is there only while a reward is down."""
+        status: dict[str, Any] = {
+            "rewards": sorted(self._scorer.rewards),
+            "phase": "waiting" if self._waiting else "scoring" if self._held else "idle",
+            "groups": dict(self.groups),
+            "verdicts": dict(self._scorer.verdicts),
+        }
+        if self.error:
+            status["error"] = self.error
+        if self._waiting:
+            causes = "; ".join(sorted(set(self._waiting.values())))
+            seconds = time.monotonic() - self._waiting_since
+            status["waiting"] = f"no reward for {seconds:.0f} s (groups held: {len(self._waiting)}): {causes}"
+        return status
+
+    async def _take(self) -> list[Entry]:
+        """Groups to start on. Those that wait for a reward leave room for others, whose reward may be up."""
+        working = len(self._held) - len(self._waiting)
+        if working >= self._groups_in_flight or len(self._held) >= 16 * self._groups_in_flight:
+            await asyncio.wait(self._tasks, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            return []
+        return await self._insist(
+            lambda: self._consumer.take(self._groups_in_flight - working, wait_s=_POLL_S), otherwise=[]
+        )
+
+    async def _work(self, entry: Entry) -> None:
+        try:
+            try:
+                group = _decoded(entry)
+                spec = self._scorer.route(group.task.reward_json)
+            except DecodeError as error:
+                await self._fail(entry, cause=f"broken group: {error}")
+                return
+            except InvalidSpec as error:
+                await self._fail(entry, cause=f"unknown reward: {error.message}")
+                return
+            try:
+                scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, group, spec))
+            except InvalidSpec as error:
+                log.warning("group_dropped", cause=_GOLD_UNPARSABLE, error=error.message, **_place(group))
+                self._count("dropped")
+                scored = _dropped(group)
+            await self._hand_over(entry, group, scored)
+        except Exception as error:  # the boundary: one group must not take the service down
+            log.error("group_failed", exc_info=error)
+            await self._fail(entry, cause=f"{type(error).__name__} in the reward service")
+        finally:
+            self._held.pop(entry.id, None)
+            self._waiting.pop(entry.id, None)
+
+    async def _verdicts(self, entry: Entry, group: pb.RolloutGroup, spec: RewardSpec) -> list[pb.Verdict]:
+        """A verdict for every sample. Waits as long as the reward is down: `unavailable` never leaves this service."""
+        task = group.task
+        items = [Item(task.prompt_text, sample.text, task.answer) for sample in group.samples]
+        verdicts: dict[int, Verdict] = {}
+        attempt = 0
+        while missing := [index for index in range(len(items)) if index not in verdicts]:
+            given = await self._scorer.score(spec, [items[index] for index in missing])
+            down = [verdict.cause for verdict in given if verdict.status == "unavailable"]
+            verdicts |= {
+                i: verdict for i, verdict in zip(missing, given, strict=True) if verdict.status != "unavailable"
+            }
+            if down:
+                self._wait_for(entry, f"{spec.type}: {down[0]}")
+                await asyncio.sleep(self._reward_backoff.pause_s(attempt))
+                attempt += 1
+        return [verdicts[index].to_message() for index in range(len(items))]
+
+    def _wait_for(self, entry: Entry, cause: str) -> None:
+        if not self._waiting:
+            self._waiting_since = time.monotonic()
+            log.warning("reward_unavailable", cause=cause)
+        self._waiting[entry.id] = self.error = cause
+
+    async def _hand_over(self, entry: Entry, group: pb.RolloutGroup, scored: pb.ScoredGroup) -> None:
+        run_id = group.task.key.run_id
+        to = keys.evaluated(run_id) if group.task.purpose == pb.PURPOSE_EVALUATION else keys.scored(run_id)
+        payload = scored.SerializeToString()
+        result = await self._insist(
+            lambda: self._consumer.hand_over(entry, run_id=run_id, to=to, payload=payload), otherwise="lost"
+        )
+        self._count(result)
+
+    async def _fail(self, entry: Entry, *, cause: str) -> None:
+        self.error = cause
+        result = await self._insist(lambda: self._consumer.fail(entry, cause=cause), otherwise="lost")
+        log.warning("group_refused", cause=cause, result=result, deliveries=entry.deliveries)
+        self._count(result)
+
+    async def _insist(self, call: Callable[[], Awaitable[Reply]], *, otherwise: Reply) -> Reply:
+        """Call Redis until it answers; `otherwise` when the service stops before that."""
+        attempt = 0
+        while True:
+            try:
+                reply = await call()
+            except (RedisError, *CONNECTION_ERRORS) as error:
+                if self._stop.is_set():
+                    return otherwise
+                if attempt == 0:
+                    self.error = f"Redis does not answer: {error}"
+                    log.warning("redis_unavailable", error=str(error))
+                await asyncio.sleep(self._redis_backoff.pause_s(attempt))
+                attempt += 1
+            else:
+                if attempt:
+                    self.error = ""
+                    log.info("redis_answers_again")
+                return reply
+
+    async def _hand_back(self) -> None:
+        unfinished = list(self._held.values())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not unfinished:
+            return
+        try:
+            async with asyncio.timeout(_HAND_BACK_S):
+                log.info("handed_back", groups=await self._consumer.hand_back(unfinished))
+        except (RedisError, TimeoutError, *CONNECTION_ERRORS) as error:
+            log.warning("not_handed_back", groups=len(unfinished), error=str(error))  # their leases run out
+
+    def _count(self, result: str) -> None:
+        self.groups[result] += 1
+        GROUPS.labels(result).inc()
+
+
+def _decoded(entry: Entry) -> pb.RolloutGroup:
+    group = pb.RolloutGroup.FromString(entry.payload)
+    if not group.task.key.run_id:
+        raise DecodeError("it names no run")
+    if group.task.purpose not in (pb.PURPOSE_TRAINING, pb.PURPOSE_EVALUATION):
+        raise DecodeError("it has no purpose")
+    if not group.samples:
+        raise DecodeError("it has no samples")
+    return group
+
+
+def _dropped(group: pb.RolloutGroup) -> pb.ScoredGroup:
+    without_samples = pb.RolloutGroup(
+        task=group.task, generator=group.generator, generate_seconds=group.generate_seconds
+    )
+    return pb.ScoredGroup(group=without_samples, dropped_cause=_GOLD_UNPARSABLE)
+
+
+def _place(group: pb.RolloutGroup) -> dict[str, Any]:
+    key = group.task.key
+    place = {"run": key.run_id, "task": group.task.task, "step": key.step, "prompt_index": key.prompt_index}
+    return place | ({"evaluation": key.evaluation} if key.evaluation else {})
