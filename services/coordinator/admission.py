@@ -27,7 +27,7 @@ class Admission:
         self._streams = Streams(redis)
         self._run_id = run_id
         self._spec = spec
-        self._schedule = schedule
+        self.schedule = schedule
         self._plan = plan
         self._tasks = {task.name: task for task in spec.tasks}
         self.next_step = 0
@@ -41,10 +41,10 @@ class Admission:
 
     async def admit(self, *, learner_step: int, latest_version: int) -> range:
         """Admit every step that is admissible and not admitted yet; returns those steps."""
-        allowed = self._schedule.admissible_steps(learner_step=learner_step, latest_version=latest_version)
+        allowed = self.schedule.admissible_steps(learner_step=learner_step, latest_version=latest_version)
         steps = range(max(self.next_step, allowed.start), allowed.stop)
         for step in steps:
-            version = self._schedule.version_for_step(step)
+            version = self.schedule.version_for_step(step)
             tasks = [self._task(step, version, prompt) for prompt in self._plan.for_step(step)]
             await self._streams.add_all(
                 keys.prompts(self._run_id, version),

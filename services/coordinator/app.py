@@ -8,17 +8,17 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request, Response
 from redis.asyncio import Redis
 
-from services.coordinator.api import events, fleet, problems, runs
+from services.coordinator.api import events, fleet, page, problems, runs
 from services.coordinator.fleet import Fleet
 from services.coordinator.runs import Runs
 from syncline.errors import Unauthorized
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
 _LONGEST_BODY_BYTES = 1 << 20
 
 
 def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> FastAPI:
-    """The REST API over the given parts. With a token, all but the health checks ask for it."""
+    """The REST API and the page over the given parts. With a token, all but health and the page itself ask for it."""
     app = FastAPI(
         title="Syncline",
         version="1",
@@ -27,7 +27,7 @@ def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> 
     app.state.runs, app.state.fleet, app.state.redis = runs_, fleet_, redis
     problems.install(app)
     # The events route comes first: FastAPI matches in order.
-    for router in (events.router, runs.router, fleet.router):
+    for router in (events.router, runs.router, fleet.router, page.router):
         app.include_router(router)
 
     @app.middleware("http")

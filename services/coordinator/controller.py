@@ -31,19 +31,30 @@ from services.coordinator.store import Run
 from services.coordinator.submission import Prepared
 from services.coordinator.summary import write_summary
 from syncline import keys
-from syncline.errors import RunFailed, SynclineError, Unavailable
+from syncline.algo.schedule import Period
+from syncline.errors import Conflict, RunFailed, SynclineError, Unavailable
 from syncline.membership import Member
 from syncline.rpc import Client
-from syncline.state import RunEvent, RunState
+from syncline.runspec import RunSpec, SyncChange
+from syncline.state import RunEvent, RunState, transition
 from syncline.streams import CONNECTION_ERRORS, Streams
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
-from syncline.v1.learner_service_pb2 import Finished, Loaded, StepReport, StopRequest, TrainRequest, TrainResponse
+from syncline.v1.learner_service_pb2 import (
+    Finished,
+    Loaded,
+    StepReport,
+    StopRequest,
+    TrainRequest,
+    TrainResponse,
+    UpdateRequest,
+)
 from syncline.v1.learner_service_pb2_grpc import LearnerServiceStub
 
 log = structlog.get_logger()
 _TICK_S = 0.25
 _FIND_LEARNER_DEADLINE_S = 60.0
 _STOP_DEADLINE_S = 5.0
+_UPDATE_DEADLINE_S = 10.0
 
 
 class RunController:
@@ -69,6 +80,8 @@ class RunController:
         self._admission: Admission
         self._evaluator: Evaluator
         self._dead_letters = DeadLetters(redis, run.id)
+        self._learner: tuple[Client, LearnerServiceStub] | None = None
+        self._admitting = asyncio.Lock()
 
     async def drive(self) -> None:
         """Bring the run to a terminal state. Cancelling this coroutine leaves the state to the caller."""
@@ -97,6 +110,44 @@ class RunController:
             self.run.apply(RunEvent.FAIL, error.message)
         finally:
             await self._clean_up()
+
+    async def change_period(self, period: Period) -> None:
+        """Another sync period from the next window on of which nothing is admitted yet."""
+        async with self._admitting:  # between asking the learner and adopting the change nothing may be admitted
+            change = SyncChange(step=self._admission.next_step, period=period)
+            earlier = tuple(known for known in self.run.spec.sync.changes if known.step < change.step)
+            sync = self.run.spec.sync.model_copy(update={"changes": (*earlier, change)})
+            changed = self.run.spec.model_copy(update={"sync": sync})
+            await self._update_learner(spec=changed)
+            self.run.change_sync(sync.changes)
+            self._spec = self.run.spec
+            self._schedule = self._admission.schedule = changed.schedule()
+        self._news.set()
+
+    async def pause(self) -> None:
+        """Hold the run: what is generated stays, the learner waits before its next step."""
+        transition(self.run.state, RunEvent.PAUSE)  # refuse before the learner is asked
+        await self._update_learner(paused=True)
+        self.run.apply(RunEvent.PAUSE, "paused on request")
+
+    async def resume(self) -> None:
+        """Go on after a pause."""
+        transition(self.run.state, RunEvent.RESUME)
+        await self._update_learner(paused=False)
+        self._progress_at = time.monotonic()
+        self.run.apply(RunEvent.RESUME)
+        self._news.set()
+
+    async def _update_learner(self, *, spec: RunSpec | None = None, paused: bool | None = None) -> None:
+        if self._learner is None:
+            raise Conflict(f"run {self.run.id} has no learner at the moment; try again when it is running")
+        client, stub = self._learner
+        request = UpdateRequest(
+            run_id=self.run.id,
+            spec_json=spec.model_dump_json() if spec else "",
+            paused=self.run.state is RunState.PAUSED if paused is None else paused,
+        )
+        await client.call(stub.Update, request, timeout_s=_UPDATE_DEADLINE_S)
 
     async def _prepare(self) -> None:
         encode = await asyncio.to_thread(encoder, Path(self._spec.model.path))
@@ -137,6 +188,7 @@ class RunController:
             "fleet", {"generator": generator, "event": "load_failed", "error": error}
         )
         loop: asyncio.Task[None] | None = None
+        self._learner = (client, stub)
         try:
             events = client.stream(stub.Train, request)
             async for response in events:
@@ -151,6 +203,7 @@ class RunController:
             if loop is not None:
                 await loop
         finally:
+            self._learner = None
             if loop is not None:
                 loop.cancel()
                 with suppress(asyncio.CancelledError, SynclineError):
@@ -264,8 +317,9 @@ class RunController:
         for version in sorted(self._handles):
             await self._evaluator.start(version)  # before training prompts, so that they are first in the stream
         latest = max(version for version in self._handles if self._schedule.is_sync_version(version))
-        if not self._training_over:
-            await self._admission.admit(learner_step=self._learner_step, latest_version=latest)
+        if not self._training_over and self.run.state is not RunState.PAUSED:
+            async with self._admitting:
+                await self._admission.admit(learner_step=self._learner_step, latest_version=latest)
         versions = sorted(self._handles)
         counts = await self._streams.outstanding([keys.prompts(self.run.id, version) for version in versions])
         backlog = dict(zip(versions, counts, strict=True))
@@ -320,6 +374,8 @@ class RunController:
     # -- what may go wrong -------------------------------------------------------------------------
 
     async def _watch_for_stalls(self, backlog: dict[int, int]) -> None:
+        if self.run.state is RunState.PAUSED:
+            return
         waiting_s = time.monotonic() - max(self._progress_at, self._wanted_since)
         reason = await diagnosis.blocked(
             self._redis,

@@ -22,8 +22,10 @@ from services.coordinator.store import Run, RunStore
 from services.coordinator.submission import Prepared, prepare
 from services.coordinator.summary import write_summary
 from syncline import runspec
+from syncline.algo.schedule import Period
 from syncline.errors import Conflict, SynclineError
 from syncline.ids import new_run_id
+from syncline.runspec import SyncChange
 from syncline.state import RunEvent, RunState
 
 log = structlog.get_logger()
@@ -39,6 +41,7 @@ class Runs:
         self._settings = settings
         self._prepared: dict[str, Prepared] = {}
         self._active: tuple[Run, asyncio.Task[None]] | None = None
+        self._controller: RunController | None = None
         self._queued = asyncio.Event()
 
     async def submit(self, body: Any, *, idempotency_key: str = "") -> Run:
@@ -73,6 +76,37 @@ class Runs:
             write_summary(run)
         return run
 
+    async def change_period(self, run_id: str, period: Period) -> Run:
+        """Another sync period from the next window on. Raises Conflict for a run that is over."""
+        run = self.store.get(run_id)
+        if run.state is RunState.PENDING:
+            run.change_sync((SyncChange(step=run.record.step, period=period),))
+            return run
+        await self._controller_of(run).change_period(period)
+        return run
+
+    async def pause(self, run_id: str) -> Run:
+        """Hold a run; one that is paused already stays so."""
+        run = self.store.get(run_id)
+        if run.state is not RunState.PAUSED:
+            await self._controller_of(run).pause()
+        return run
+
+    async def resume(self, run_id: str) -> Run:
+        """Continue a paused run, or queue a failed or cancelled one again to go on from its saved state."""
+        run = self.store.get(run_id)
+        if run.state in (RunState.FAILED, RunState.CANCELLED):
+            run.apply(RunEvent.RESUME, "going on from the saved state")
+            self._queued.set()
+        elif run.state is not RunState.RUNNING:
+            await self._controller_of(run).resume()
+        return run
+
+    def _controller_of(self, run: Run) -> RunController:
+        if self._controller is None or self._controller.run is not run:
+            raise Conflict(f"run {run.id} is {run.state.value} and not at work")
+        return self._controller
+
     async def run(self) -> None:
         """Drive queued runs, one after the other, until cancelled."""
         while True:
@@ -98,7 +132,7 @@ class Runs:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            self._active = None
+            self._active = self._controller = None
             self._prepared.pop(run.id, None)
             structlog.contextvars.unbind_contextvars("run_id")
             log.info("run_left", run_id=run.id, state=run.state, reason=run.record.reason)
@@ -110,8 +144,8 @@ class Runs:
             run.apply(RunEvent.FAIL, error.message)
             write_summary(run)
             return
-        controller = RunController(run, prepared, redis=self._redis, fleet=self._fleet, settings=self._settings)
-        await controller.drive()
+        self._controller = RunController(run, prepared, redis=self._redis, fleet=self._fleet, settings=self._settings)
+        await self._controller.drive()
 
     async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
         live = self._fleet.roles["reward"]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from syncline import checkpoints
 from syncline.bell import Bell
 from syncline.errors import NotFound
-from syncline.runspec import RunSpec
+from syncline.runspec import RunSpec, SyncChange
 from syncline.state import RunEvent, RunState, transition
 
 Series = Literal["events", "steps", "evaluations", "samples"]
@@ -78,14 +78,22 @@ class Run:
     def save(self) -> None:
         checkpoints.write_text(self.folder / "run.json", self.record.model_dump_json(indent=1) + "\n")
 
+    def change_sync(self, changes: tuple[SyncChange, ...]) -> None:
+        """Record later sync periods in the spec, so that a resumed run follows the same schedule."""
+        sync = self.spec.sync.model_copy(update={"changes": changes})
+        self.record.spec = self.spec.model_copy(update={"sync": sync})
+        self.save()
+        self.emit(
+            "message", {"text": f"sync period {changes[-1].period} from the window at or after {changes[-1].step}"}
+        )
+
     def apply(self, event: RunEvent, reason: str = "") -> None:
         """Move the state machine, save, and tell followers. Raises Conflict where the event has no place."""
         before, self.record.state = self.record.state, transition(self.record.state, event)
         self.record.reason = reason
         if event is RunEvent.START and self.record.started_at is None:
             self.record.started_at = time.time()
-        if self.record.state.terminal:
-            self.record.finished_at = time.time()
+        self.record.finished_at = time.time() if self.record.state.terminal else None
         self.save()
         self.emit("state", {"state": self.record.state, "before": before, "reason": reason})
 

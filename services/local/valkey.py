@@ -36,6 +36,7 @@ def command(folder: Path) -> list[str]:
         *("--unixsocket", str(folder / "redis.sock"), "--unixsocketperm", "700"),
         *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
         *("--loglevel", "warning"),
+        *("--set-proc-title", "no"),  # it would write the title over its environment, which marks whose it is
     ]
 
 

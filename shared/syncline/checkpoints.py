@@ -52,10 +52,9 @@ def write_folder(target: Path, write: Callable[[Path], Mapping[str, Any]]) -> Ma
     An existing `target` with the same manifest is left alone (publishing is idempotent); a
     different one is replaced. Raises CheckpointError when the disk is full or refuses.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.tmp-{uuid.uuid4().hex[:8]}"
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         meta = write(temporary)
         names = sorted(path.name for path in temporary.iterdir())
         for name in names:

@@ -96,7 +96,9 @@ class Server:
     def __init__(self, bind: str, *, advertise: str = "") -> None:
         self._bind = bind
         self._advertise = advertise
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        # Without so_reuseport=0 a second server on a taken port starts and gets some of the first one's calls.
+        options = [*_OPTIONS, ("grpc.so_reuseport", 0)]
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options)
         self._health = health.aio.HealthServicer()
         self._names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
         self.address = ""

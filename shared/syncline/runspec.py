@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from syncline.algo.schedule import Schedule
+from syncline.algo.schedule import Change, Schedule
 from syncline.errors import FieldProblem, InvalidSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
@@ -118,13 +118,25 @@ class Reference(Part):
     """True: it follows the generators at each sync. False: it stays at the seed."""
 
 
+SyncPeriod = Annotated[int, Field(ge=1)] | Literal["never"]
+
+
+class SyncChange(Part):
+    """Another sync period from the first window that starts at or after `step`."""
+
+    step: int = Field(ge=0)
+    period: SyncPeriod
+
+
 class Sync(Part):
     """The sync schedule."""
 
-    period: Annotated[int, Field(ge=1)] | Literal["never"] = 10
+    period: SyncPeriod = 10
     """Updates between two syncs of the generators: 1 is online, never is offline."""
     lag: Literal[0, 1] = 0
     """Whole windows the generators may be behind; 1 overlaps generation and training fully."""
+    changes: tuple[SyncChange, ...] = ()
+    """Later periods, in order of their steps; PATCH on a live run appends here."""
 
 
 class Generation(Part):
@@ -230,7 +242,7 @@ class RunSpec(Part):
     checkpoints: Checkpoints = Checkpoints()
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> RunSpec:
+    def _parts_fit_together(self) -> RunSpec:
         for field, parts in (("tasks", self.tasks), ("evaluation", self.evaluation)):
             names = [part.name for part in parts]
             for index, name in enumerate(names):
@@ -238,11 +250,17 @@ class RunSpec(Part):
                     raise InvalidSpec(
                         [FieldProblem(f"{field}.{index}.name", f"{name!r} is used twice", "a name of its own for each")]
                     )
+        steps = [change.step for change in self.sync.changes]
+        if steps != sorted(steps):
+            raise InvalidSpec(
+                [FieldProblem("sync.changes", "steps are out of order", "changes in the order of their steps")]
+            )
         return self
 
     def schedule(self) -> Schedule:
         """The sync schedule of this run."""
-        return Schedule(period=self.sync.period, lag=self.sync.lag, steps=self.steps)
+        changes = tuple(Change(change.step, change.period) for change in self.sync.changes)
+        return Schedule(period=self.sync.period, lag=self.sync.lag, steps=self.steps, changes=changes)
 
     def max_tokens_of(self, part: Task | Evaluation) -> int:
         """Token budget of a completion for a task or an evaluation set."""

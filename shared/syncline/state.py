@@ -65,6 +65,8 @@ TRANSITIONS: dict[tuple[RunState, RunEvent], RunState] = {
     (RunState.STALLED, RunEvent.SUCCEED): RunState.SUCCEEDED,
     (RunState.PENDING, RunEvent.CANCEL): RunState.CANCELLED,
     (RunState.PENDING, RunEvent.FAIL): RunState.FAILED,
+    (RunState.FAILED, RunEvent.RESUME): RunState.PENDING,
+    (RunState.CANCELLED, RunEvent.RESUME): RunState.PENDING,
     **{(state, RunEvent.LOSE_ATTEMPT): RunState.STARTING for state in _ACTIVE},
     **{(state, RunEvent.FAIL): RunState.FAILED for state in _ACTIVE},
     **{(state, RunEvent.CANCEL): RunState.CANCELLED for state in _ACTIVE},

@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -42,7 +43,7 @@ def connect(url: str) -> Redis:
 
     Calls time out and are retried a few times with backoff; no connection is made before the first call.
     """
-    return Redis.from_url(
+    client = Redis.from_url(
         url,
         socket_timeout=_SOCKET_TIMEOUT_S,
         socket_connect_timeout=5.0,
@@ -51,6 +52,26 @@ def connect(url: str) -> Redis:
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
         decode_responses=False,
     )
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_Cancellable, pool.connection_class), {})
+    return client
+
+
+class _Cancellable(AbstractConnection):
+    """redis-py sends under `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes as the send ends.
+
+    The task that was cancelled then goes on for ever, and whoever waits for its end with it.
+    """
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        timeout_s, self.socket_timeout = self.socket_timeout, None  # without one, redis-py sends directly
+        try:
+            async with asyncio.timeout(timeout_s):
+                await super().send_packed_command(command, check_health)
+        except TimeoutError:
+            raise RedisTimeoutError("timeout writing to socket") from None
+        finally:
+            self.socket_timeout = timeout_s
 
 
 async def ping(redis: Redis, *, timeout_s: float = 5.0) -> None:

@@ -162,3 +162,19 @@ async def test_nothing_is_lost_or_doubled_with_consumers_that_die_at_random(redi
     # Then every entry arrived exactly once
     arrived = [int(fields[b"p"]) for _, fields in await redis.xrange(OUT)]
     assert sorted(arrived) == list(range(300))
+
+
+async def test_a_cancelled_reader_ends_whenever_the_cancellation_comes(redis: Redis, streams: Streams) -> None:
+    reader = consumer(redis, "a")
+
+    async def read() -> None:
+        while True:
+            await reader.take(1, wait_s=0.05)
+
+    for tenth_of_a_ms in range(100):
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(tenth_of_a_ms / 10_000)
+        reading.cancel()
+        ended, _ = await asyncio.wait([reading], timeout=2.0)
+        assert ended
+        assert reading.cancelled()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncline.algo.schedule import Period, Schedule
+from syncline.algo.schedule import Change, Period, Schedule
 
 periods = st.one_of(st.integers(1, 120), st.just("never"))
 lags = st.sampled_from([0, 1])
@@ -14,12 +14,31 @@ lags = st.sampled_from([0, 1])
 
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
+    """Schedules with up to three changes of the period."""
     period: Period = draw(periods)  # type: ignore[assignment]
-    return Schedule(period=period, lag=draw(lags), steps=draw(st.integers(1, 400)), ahead=draw(st.integers(1, 64)))
+    steps = draw(st.integers(1, 400))
+    at = sorted(draw(st.lists(st.integers(0, steps), max_size=3)))
+    return Schedule(
+        period=period,
+        lag=draw(lags),
+        steps=steps,
+        ahead=draw(st.integers(1, 64)),
+        changes=tuple(Change(step, draw(periods)) for step in at),  # type: ignore[arg-type]
+    )
 
 
-@given(schedules(), st.data())
-def test_staleness_is_bounded_by_the_windows_behind(schedule: Schedule, data: st.DataObject) -> None:
+@given(periods, lags, st.integers(1, 400), st.data())
+def test_without_a_change_the_schedule_is_the_formula_of_the_design(
+    period: Period, lag: int, steps: int, data: st.DataObject
+) -> None:
+    step = data.draw(st.integers(0, steps - 1))
+    expected = 0 if period == "never" else max(0, (step // period - lag) * period)
+    assert Schedule(period=period, lag=lag, steps=steps).version_for_step(step) == expected
+
+
+@given(periods, lags, st.integers(1, 400), st.data())
+def test_staleness_is_bounded_by_the_windows_behind(period: Period, lag: int, steps: int, data: st.DataObject) -> None:
+    schedule = Schedule(period=period, lag=lag, steps=steps)
     step = data.draw(st.integers(0, schedule.steps - 1))
     staleness = schedule.staleness(step)
     if schedule.period == "never":
@@ -85,6 +104,31 @@ def test_at_lag_one_the_next_window_is_generated_while_this_one_trains() -> None
 def test_at_lag_zero_the_next_window_waits_for_its_weights() -> None:
     schedule = Schedule(period=5, lag=0, steps=20)
     assert schedule.admissible_steps(learner_step=5, latest_version=5) == range(5, 10)
+
+
+@given(schedules(), periods, st.data())
+def test_a_change_alters_nothing_before_the_next_window(
+    schedule: Schedule, period: Period, data: st.DataObject
+) -> None:
+    last = max((change.step for change in schedule.changes), default=0)
+    step = data.draw(st.integers(last, max(last, schedule.steps)))
+    changes = (*schedule.changes, Change(step, period))
+    changed = Schedule(period=schedule.period, lag=schedule.lag, steps=schedule.steps, changes=changes)
+    unchanged_until = min(step, schedule.steps)
+    for before in range(unchanged_until):
+        assert changed.version_for_step(before) == schedule.version_for_step(before)
+        assert changed.window(before).start == schedule.window(before).start
+
+
+def test_a_change_takes_effect_at_the_next_window() -> None:
+    schedule = Schedule(period=10, lag=0, steps=40, changes=(Change(13, 4), Change(27, "never")))
+    assert [schedule.window(step).start for step in (0, 13, 19, 20, 24, 28, 39)] == [0, 10, 10, 20, 24, 28, 28]
+    assert [schedule.period_at(step) for step in (19, 20, 27, 28)] == [10, 4, 4, "never"]
+
+
+def test_an_endless_window_ends_where_the_period_changes() -> None:
+    schedule = Schedule(period="never", lag=0, steps=30, changes=(Change(12, 5),))
+    assert [schedule.version_for_step(step) for step in (0, 11, 12, 16, 17)] == [0, 0, 12, 12, 17]
 
 
 @pytest.mark.parametrize(("period", "lag"), [(0, 0), (-1, 0), (1, 2)])

@@ -46,6 +46,8 @@ def run_resource(run: Run) -> dict[str, Any]:
             "checkpoints": f"{here}/checkpoints",
             "events": f"{here}/events",
             "cancel": f"{here}:cancel",
+            "pause": f"{here}:pause",
+            "resume": f"{here}:resume",
         },
     }
 

@@ -10,6 +10,7 @@ from services.coordinator.api.resources import page, run_resource
 from services.coordinator.runs import Runs
 from services.coordinator.store import Run, Series
 from syncline import checkpoints
+from syncline.runspec import Part, SyncPeriod
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -21,6 +22,18 @@ def runs_of(request: Request) -> Runs:
 
 def run_of(run_id: str, request: Request) -> Run:
     return runs_of(request).store.get(run_id)
+
+
+class NewSync(Part):
+    """What of the schedule can be changed."""
+
+    period: SyncPeriod
+
+
+class RunChange(Part):
+    """What of a run can be changed."""
+
+    sync: NewSync
 
 
 TheRuns = Annotated[Runs, Depends(runs_of)]
@@ -57,6 +70,24 @@ async def get_run(run: TheRun) -> dict[str, Any]:
 async def cancel_run(run_id: str, runs: TheRuns) -> dict[str, Any]:
     """Idempotent; 409 for a run that ended otherwise."""
     return run_resource(runs.cancel(run_id))
+
+
+@router.post("/{run_id}:pause", operation_id="pauseRun", summary="Hold a run")
+async def pause_run(run_id: str, runs: TheRuns) -> dict[str, Any]:
+    """What is generated stays; the learner waits before its next step. Idempotent."""
+    return run_resource(await runs.pause(run_id))
+
+
+@router.post("/{run_id}:resume", operation_id="resumeRun", summary="Continue a paused, failed or cancelled run")
+async def resume_run(run_id: str, runs: TheRuns) -> dict[str, Any]:
+    """A paused run goes on where it is; a failed or cancelled one is queued and goes on from its saved state."""
+    return run_resource(await runs.resume(run_id))
+
+
+@router.patch("/{run_id}", operation_id="changeRun", summary="Change the sync period of a run")
+async def change_run(run_id: str, runs: TheRuns, change: RunChange) -> dict[str, Any]:
+    """Takes effect at the next window of which no prompt is admitted yet."""
+    return run_resource(await runs.change_period(run_id, change.sync.period))
 
 
 @router.get("/{run_id}/steps", operation_id="listSteps", summary="Steps with version, staleness and numbers")

@@ -45,6 +45,11 @@ class LearnerServiceStub:
                 request_serializer=syncline_dot_v1_dot_learner__service__pb2.StopRequest.SerializeToString,
                 response_deserializer=syncline_dot_v1_dot_learner__service__pb2.StopResponse.FromString,
                 _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/syncline.v1.LearnerService/Update',
+                request_serializer=syncline_dot_v1_dot_learner__service__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=syncline_dot_v1_dot_learner__service__pb2.UpdateResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/syncline.v1.LearnerService/GetStatus',
                 request_serializer=syncline_dot_v1_dot_learner__service__pb2.LearnerServiceGetStatusRequest.SerializeToString,
@@ -71,6 +76,13 @@ class LearnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Update(self, request, context):
+        """Changes a run under way: holds or continues it, or gives it a later sync period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -89,6 +101,11 @@ def add_LearnerServiceServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=syncline_dot_v1_dot_learner__service__pb2.StopRequest.FromString,
                     response_serializer=syncline_dot_v1_dot_learner__service__pb2.StopResponse.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=syncline_dot_v1_dot_learner__service__pb2.UpdateRequest.FromString,
+                    response_serializer=syncline_dot_v1_dot_learner__service__pb2.UpdateResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -151,6 +168,33 @@ class LearnerService:
             '/syncline.v1.LearnerService/Stop',
             syncline_dot_v1_dot_learner__service__pb2.StopRequest.SerializeToString,
             syncline_dot_v1_dot_learner__service__pb2.StopResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/syncline.v1.LearnerService/Update',
+            syncline_dot_v1_dot_learner__service__pb2.UpdateRequest.SerializeToString,
+            syncline_dot_v1_dot_learner__service__pb2.UpdateResponse.FromString,
             options,
             channel_credentials,
             insecure,

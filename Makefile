@@ -1,0 +1,103 @@
+# Everything that people and CI do with Syncline. `make help` lists the verbs.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+SPEC ?= services/local/quickstart/quickstart.yaml
+PORT ?= 8080
+GENERATORS ?= 1
+ENGINE ?= vllm
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := docker/requirements-cpu.lock
+# Pip finds the CPU build of torch by itself on some machines. Elsewhere PyTorch's own index has it.
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+# The environment is current when it was made from these pins, this project file and in this folder.
+STAMP := $(VENV)/made-from-$(shell { echo '$(CURDIR)'; cat $(LOCK) pyproject.toml; } | sha256sum | cut -c1-16)
+STACK := --port $(PORT) --generators $(GENERATORS) --engine $(ENGINE)
+PROTOS := $(wildcard protos/syncline/v1/*.proto)
+
+##@ Use
+
+run: $(STAMP) ## Train the quickstart on this machine. SPEC=file GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
+	@$(BIN)/syncline run $(SPEC) $(STACK) $(ARGS)
+
+up: $(STAMP) ## Start the local stack and print its REST address. GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
+	@$(BIN)/syncline up $(STACK) $(ARGS)
+
+down: $(STAMP) ## Stop the local stack
+	@$(BIN)/syncline down
+
+setup: $(STAMP) ## Make the Python environment in .venv (the other verbs do it by themselves)
+	@echo "$(VENV) is current"
+
+##@ Develop
+
+test: lint type layers pytest ## Everything that CI runs: style, types, layers, all tests
+
+test-fast: $(STAMP) ## The unit tests
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+pytest: $(STAMP) ## All tests. ARGS='-k name'
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Style of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(STAMP) ## Bring the code into style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(STAMP) ## Types, strictly
+	$(BIN)/mypy shared/syncline services
+
+layers: $(STAMP) ## Who may import whom
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Print the figures that the README quotes
+	$(BIN)/python -m tests.bench $(ARGS)
+
+protos: $(STAMP) ## Generate shared/syncline/v1 from protos/
+	$(call generate,shared)
+
+verify: $(STAMP) ## Check that generated code is current and that the protos are sound
+	$(BIN)/buf lint protos
+	@made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; $(call generate,$$made); \
+	for file in "$$made"/syncline/v1/*; do \
+		diff -u "shared/syncline/v1/$${file##*/}" "$$file" || { echo "stale: run 'make protos'"; exit 1; }; \
+	done; echo "generated code is current"
+
+clean: ## Remove the environment, local runs and caches
+	rm -rf $(VENV) .run .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run up down setup test test-fast pytest lint fmt type layers bench protos verify clean help
+
+generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
+
+# Torch comes first and alone: where pip does not find the CPU build, the retry with PyTorch's index costs a
+# second, not the whole download.
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Syncline needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11" >&2; \
+		exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+		echo "Python has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing $$(grep -c == $(LOCK)) pinned packages into $(VENV) (once; a few minutes)"
+	@torch=$$(grep '^torch==' $(LOCK)); $(BIN)/python -m pip install -qq --no-deps "$$torch" 2>/dev/null \
+		|| $(BIN)/python -m pip install -qq --no-deps --extra-index-url $(TORCH_CPU_INDEX) "$$torch"
+	@$(BIN)/python -m pip install -qq --no-deps -r $(LOCK)
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import matplotlib.font_manager' 2>/dev/null # builds its font cache now, not at the end of a run
+	@rm -f $(VENV)/made-from-*; touch $@

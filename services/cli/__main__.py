@@ -1,0 +1,291 @@
+"""The command `syncline`: run, watch and stop training jobs, and the local stack they run on.
+
+Exit codes: 0 done, 1 refused or unreachable, 2 wrong usage, 3 the run failed, 130 interrupted.
+Progress goes to standard error, data to standard output.
+"""
+
+# Each command imports what it needs when it is called: `syncline --help` must not wait for it.
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from services.cli.client import Api
+
+EXIT_USER_ERROR, EXIT_RUN_FAILED, EXIT_INTERRUPTED = 1, 3, 130
+_DEFAULT_SERVER = "http://127.0.0.1:8080"
+
+app = typer.Typer(
+    name="syncline",
+    help="Reinforcement-learning post-training of language models, anywhere between offline and online.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """How data is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Engine(StrEnum):
+    """What generates: vLLM, or the light engine on transformers."""
+
+    VLLM = "vllm"
+    TRANSFORMERS = "transformers"
+
+
+SpecFile = Annotated[Path, typer.Argument(help="run spec in YAML or JSON")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run; the newest one if left out")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="change a field; repeatable")]
+Server = Annotated[str, typer.Option(envvar="SYNCLINE_SERVER", help="address of the coordinator")]
+Token = Annotated[str, typer.Option(envvar="SYNCLINE_TOKEN", help="bearer token, if it asks for one")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="format of what is printed")]
+Folder = Annotated[Path, typer.Option(envvar="SYNCLINE_STACK", help="folder of the local stack")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="port of the local stack's REST API")]
+Generators = Annotated[int, typer.Option(min=1, help="inference processes of a stack that is started")]
+WhichEngine = Annotated[Engine, typer.Option(help="engine of a stack that is started")]
+
+_STACK = Path(".run")
+
+
+@app.command()
+def run(
+    spec: SpecFile,
+    set_: Overrides = None,
+    generators: Generators = 1,
+    engine: WhichEngine = Engine.VLLM,
+    port: Port = 8080,
+    server: Server = "",
+    token: Token = "",
+    folder: Folder = _STACK,
+    output: Output = Format.TEXT,
+) -> None:
+    """Train: start a local stack if none answers, submit, follow to the end, report. Ctrl-C cancels."""
+    from rich.console import Console
+
+    from services.cli import report, specfile
+    from services.cli.session import StackChoice, run_to_the_end
+
+    checked = specfile.load(spec, overrides=set_ or [])
+    choice = StackChoice(
+        folder=folder.resolve(),
+        port=port,
+        generators=generators,
+        engine=engine.value,
+        project=_project(spec),
+    )
+    try:
+        outcome = run_to_the_end(checked, server=server, token=token, choice=choice, console=_progress_console())
+    except KeyboardInterrupt as interrupted:
+        print(f"interrupted; {interrupted}" if interrupted.args else "interrupted", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if output is Format.JSON:
+        _print_json({**outcome.summary, "summary_path": outcome.run["summary_path"]})
+    else:
+        report.print_report(Console(), outcome)
+    _exit_as(outcome.run["state"])
+
+
+@app.command()
+def submit(
+    spec: SpecFile,
+    set_: Overrides = None,
+    server: Server = _DEFAULT_SERVER,
+    token: Token = "",
+    output: Output = Format.TEXT,
+) -> None:
+    """Hand in a run and return at once; prints its id."""
+    from services.cli import specfile
+
+    checked = specfile.load(spec, overrides=set_ or [])
+    created = _api(server, token).submit(checked.model_dump(mode="json"))
+    _print_json(created) if output is Format.JSON else print(created["id"])
+
+
+@app.command()
+def validate(spec: SpecFile, set_: Overrides = None, output: Output = Format.TEXT) -> None:
+    """Check a spec without a server; -o json prints it with every default filled in."""
+    from services.cli import specfile
+
+    checked = specfile.load(spec, overrides=set_ or [])
+    if output is Format.JSON:
+        _print_json(checked.model_dump(mode="json"))
+    else:
+        period = checked.sync.period
+        how = "never synced" if period == "never" else f"synced every {period}"
+        print(
+            f"{spec}: ok ({checked.algorithm.name}, {checked.steps} steps of {checked.prompts_per_step} prompts, {how})"
+        )
+
+
+@app.command()
+def status(
+    run_id: RunId = "", server: Server = _DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Show one run."""
+    from services.cli import tables
+
+    api = _api(server, token)
+    found = api.run(run_id) if run_id else api.newest()
+    _print_json(found) if output is Format.JSON else tables.print_run(found, api.fleet())
+
+
+@app.command("list")
+def list_(server: Server = _DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT) -> None:
+    """List runs, newest first."""
+    from services.cli import tables
+
+    runs = _api(server, token).runs()
+    _print_json({"runs": runs}) if output is Format.JSON else tables.print_runs(runs)
+
+
+@app.command()
+def watch(
+    run_id: RunId = "", server: Server = _DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Follow a run to its end; -o json prints its events, one a line. Ctrl-C only stops watching."""
+    api = _api(server, token)
+    found = api.run(run_id) if run_id else api.newest()
+    if output is Format.JSON:
+        for event in api.follow(found["id"]):
+            print(json.dumps({"id": event.id, "type": event.type, "data": event.data}), flush=True)
+    else:
+        from services.cli.display import make_display
+        from services.cli.session import follow
+
+        with make_display(_progress_console()) as display:
+            follow(api, found, display)
+    _exit_as(api.run(found["id"])["state"])
+
+
+@app.command()
+def cancel(
+    run_id: RunId = "", server: Server = _DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Cancel a run."""
+    api = _api(server, token)
+    found = api.cancel(run_id or api.newest()["id"])
+    _print_json(found) if output is Format.JSON else print(f"{found['id']}: {found['state']}")
+
+
+@app.command()
+def up(
+    generators: Generators = 1,
+    engine: WhichEngine = Engine.VLLM,
+    port: Port = 8080,
+    folder: Folder = _STACK,
+    output: Output = Format.TEXT,
+) -> None:
+    """Start the local stack and leave it running; prints its REST address."""
+    from services.cli import stack
+    from services.cli.display import make_display
+
+    there = stack.living(folder.resolve())
+    if there is not None and there.get("address") == f"http://127.0.0.1:{port}" and there.get("state") == "ready":
+        print("it is up already", file=sys.stderr)
+        _print_json(there) if output is Format.JSON else print(there["address"])
+        return
+    with make_display(_progress_console()) as display:
+        stack.start(
+            folder.resolve(),
+            port=port,
+            generators=generators,
+            engine=engine.value,
+            project=Path.cwd(),
+            lifeline=False,
+            waiting=display.wait,
+        )
+    state = stack.living(folder.resolve()) or {}
+    _print_json(state) if output is Format.JSON else print(state.get("address", ""))
+
+
+@app.command()
+def down(folder: Folder = _STACK, output: Output = Format.TEXT) -> None:
+    """Stop the local stack."""
+    from services.cli import stack
+
+    stopped = stack.stop(folder.resolve())
+    if output is Format.JSON:
+        _print_json({"stopped": stopped})
+    else:
+        print("stopped" if stopped else f"no stack runs in {folder}", file=sys.stderr)
+
+
+@app.command()
+def scale(generators: Annotated[int, typer.Argument(min=0)], folder: Folder = _STACK) -> None:
+    """Change the number of generators of the local stack, in the middle of a run too."""
+    from services.cli import stack
+
+    stack.scale(folder.resolve(), generators)
+    print(f"{generators} generators wanted; watch them come and go: syncline status", file=sys.stderr)
+
+
+def _api(server: str, token: str) -> Api:
+    from services.cli.client import Api
+
+    return Api(server, token=token)
+
+
+def _project(spec: Path) -> Path:
+    """Folder that a stack started for this spec may read models and data from: here, or where the spec lies."""
+    here, home = Path.cwd(), spec.resolve().parent
+    return here if home.is_relative_to(here) else home
+
+
+def _progress_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    print(json.dumps(data, indent=2))
+
+
+def _exit_as(state: str) -> None:
+    if state != "succeeded":
+        raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def main() -> None:
+    """Entry point of the console script: runs a command and turns what went wrong into an exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # both mean what Ctrl-C means
+    from syncline.errors import InvalidSpec, SynclineError
+
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains once more
+        sys.exit(EXIT_USER_ERROR)
+    except InvalidSpec as error:
+        print("the run spec was refused; nothing was started:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem.path}: {problem.problem}\n    allowed: {problem.allowed}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except SynclineError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`syncline run`: a stack if none answers, one run from submission to report, and nothing left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from services.cli import report, stack
+from services.cli.client import TERMINAL, Api
+from services.cli.display import Display, make_display
+from services.cli.outcome import Outcome
+from services.cli.progress import Progress
+from syncline.errors import SynclineError, Unavailable
+from syncline.runspec import RunSpec
+
+DEFAULT_PORT = 8080
+_CANCEL_DEADLINE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackChoice:
+    """The stack to start when none answers."""
+
+    folder: Path
+    port: int
+    generators: int
+    engine: str
+    project: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def run_to_the_end(spec: RunSpec, *, server: str, token: str, choice: StackChoice, console: Console) -> Outcome:
+    """Submit, follow, report.
+
+    `server` names a coordinator that must answer; empty takes the one of `choice`, started if need be and
+    stopped at the end. A KeyboardInterrupt cancels the run before it goes on up, with what became of the run.
+    """
+    api = Api(server or choice.address, token=token)
+    with make_display(console) as display, _running_stack(api, server, choice, display) as started_here:
+        run = api.submit(spec.model_dump(mode="json"))
+        try:
+            follow(api, run, display)
+        except KeyboardInterrupt:
+            display.wait("interrupted: cancelling the run")
+            raise KeyboardInterrupt(f"run {run['id']} is {_cancel(api, run['id'])}") from None
+        run = api.run(run["id"])
+        summary = report.summary_of(run)
+        picture = report.draw_curve(api, run)
+        return Outcome(
+            run=run,
+            summary=summary,
+            picture=picture,
+            next_command=_what_to_try(api, run, started_here=started_here, choice=choice),
+        )
+
+
+def follow(api: Api, run: dict[str, Any], display: Display) -> None:
+    """Show a run until it is over."""
+    progress = Progress.of(run)
+    display.follow(progress)
+    for event in api.follow(run["id"]):
+        progress.apply(event)
+        display.show(event)
+
+
+def _what_to_try(api: Api, run: Mapping[str, Any], *, started_here: bool, choice: StackChoice) -> str:
+    """The run over REST; a stack that was started for the run is gone by then, and another one knows the run too."""
+    curl = f"curl {api.server}/v1/runs/{run['id']}/steps"
+    up = "make up" if choice.port == DEFAULT_PORT else f"make up PORT={choice.port}"
+    return f"{up} && {curl}" if started_here else curl
+
+
+@contextmanager
+def _running_stack(api: Api, server: str, choice: StackChoice, display: Display) -> Iterator[bool]:
+    """Make sure that a coordinator answers; yields whether a stack was started, and stops that one."""
+    if api.answers():
+        display.wait(f"using the stack at {api.server}")
+        yield False
+        return
+    if server:
+        raise Unavailable(f"nothing answers at {server}; start it there, or leave --server out to start a stack here")
+    started = stack.start(
+        choice.folder,
+        port=choice.port,
+        generators=choice.generators,
+        engine=choice.engine,
+        project=choice.project,
+        lifeline=True,
+        waiting=display.wait,
+    )
+    try:
+        yield True
+    finally:
+        display.wait("stopping the local stack")
+        started.stop()
+
+
+def _cancel(api: Api, run_id: str) -> str:
+    """Ask for the end of a run and give it a moment; returns the state it is in then."""
+    try:
+        state = str(api.cancel(run_id)["state"])
+        deadline = time.monotonic() + _CANCEL_DEADLINE_S
+        while state not in TERMINAL and time.monotonic() < deadline:
+            time.sleep(0.1)
+            state = str(api.run(run_id)["state"])
+        return state
+    except SynclineError as error:  # a coordinator that is gone has no run to cancel
+        return f"in an unknown state ({error.message})"

@@ -1,0 +1,154 @@
+"""The local stack as the command line sees it: a process to start and stop, and the files in its folder.
+
+The files are the contract (`services.local.folder` describes them): stack.json, stack.pid and generators.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from syncline.errors import Conflict, PeerTimeout, SynclineError, Unavailable
+
+_START_DEADLINE_S = 400.0  # above the longest deadline of a child, which gives the better message
+_STOP_DEADLINE_S = 30.0
+_POLL_S = 0.1
+
+
+def living(folder: Path) -> dict[str, Any] | None:
+    """What the stack in `folder` says of itself; None when none runs there."""
+    try:
+        with (folder / "stack.pid").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _state(folder)
+    except FileNotFoundError:
+        return None
+
+
+def start(
+    folder: Path,
+    *,
+    port: int,
+    generators: int,
+    engine: str,
+    project: Path,
+    lifeline: bool,
+    waiting: Callable[[str], None],
+) -> LocalStack:
+    """Start a stack and return when it is ready; `waiting` is told what for.
+
+    Raises Conflict when one runs in the folder already, and Unavailable, with the cause, when it does not come up.
+    With a lifeline the stack stops when this process is gone, however that happens.
+    """
+    if (other := living(folder)) is not None:
+        raise Conflict(
+            f"the stack in {folder} is {other.get('state')} at {other.get('address')}; "
+            "take its port (PORT= or --port), or stop it: make down"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    log_file = folder / "supervisor.log"
+    options = {"folder": folder, "port": port, "generators": generators, "engine": engine, "project": project}
+    command = [sys.executable, "-m", "services.local"]
+    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [*command, "--lifeline"] if lifeline else command,
+            stdin=subprocess.PIPE if lifeline else subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C is for us; we stop the stack in good order
+        )
+    stack = LocalStack(folder, process)
+    try:
+        _until_ready(folder, process, waiting)
+    except BaseException:
+        stack.stop()
+        raise
+    return stack
+
+
+class LocalStack:
+    """A stack that this process has started."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self.folder = folder
+        self._process = process
+
+    def stop(self) -> None:
+        """Stop it and wait until it is gone."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=_STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its guardian ends the children
+            self._process.wait()
+
+
+def stop(folder: Path) -> bool:
+    """Stop the stack that runs in `folder`; False when none did. Raises PeerTimeout when it does not go."""
+    state = living(folder)
+    if state is None:
+        return False
+    pid = int((folder / "stack.pid").read_text())
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_DEADLINE_S
+    while time.monotonic() < deadline:
+        if living(folder) is None:
+            return True
+        time.sleep(_POLL_S)
+    raise PeerTimeout(f"the stack in {folder} (process {pid}) did not stop within {_STOP_DEADLINE_S:g} s")
+
+
+def scale(folder: Path, generators: int) -> None:
+    """Tell the stack in `folder` how many generators are wanted. Raises Unavailable when none runs there."""
+    if living(folder) is None:
+        raise Unavailable(f"no stack runs in {folder}; start one with `make up` (on Kubernetes: kubectl scale)")
+    scratch = folder / "generators.tmp"
+    scratch.write_text(f"{generators}\n", encoding="utf-8")
+    scratch.replace(folder / "generators")
+
+
+def _until_ready(folder: Path, process: subprocess.Popen[bytes], waiting: Callable[[str], None]) -> None:
+    waiting("starting the local stack")
+    deadline = time.monotonic() + _START_DEADLINE_S
+    while time.monotonic() < deadline:
+        code = process.poll()
+        state = _state(folder)
+        ours = state.get("pid") == process.pid
+        if code is not None:
+            said = state.get("error") if ours else ""
+            raise Unavailable(f"the local stack did not start: {said or _last_words(folder / 'supervisor.log')}")
+        if ours and state["state"] == "ready":
+            return
+        if ours and state["state"] == "starting":
+            missing = [name for name, child in state["children"].items() if child["phase"] != "ready"]
+            if missing:
+                waiting(f"starting the local stack: waiting for {', '.join(missing)}")
+        time.sleep(_POLL_S)
+    raise SynclineError(
+        f"the local stack was not ready within {_START_DEADLINE_S:g} s; its logs are in {folder / 'logs'}"
+    )
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    with suppress(FileNotFoundError, json.JSONDecodeError):
+        state: dict[str, Any] = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
+        return state
+    return {}
+
+
+def _last_words(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-5:]) if lines else f"it said nothing; see {path}"

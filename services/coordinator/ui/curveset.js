@@ -1,0 +1,121 @@
+/**
+ * The curves of a run: reward, held-out accuracy, loss, and one to choose.
+ */
+
+import { Curves } from "./curves.js";
+import { h } from "./dom.js";
+
+/** @typedef {(row: any) => Record<string, number | undefined>} LinesOf the values of a step by name of the line */
+
+/**
+ * What the fourth figure can show beside the learner's metrics.
+ * @type {Record<string, LinesOf>}
+ */
+const CHOICES = {
+  seconds: (row) => ({ waiting: row.wait_seconds, updating: row.update_seconds }),
+  staleness: (row) => ({ staleness: row.staleness }),
+  pairs: (row) => ({ pairs: row.pairs }),
+  tokens: (row) => ({ tokens: row.tokens }),
+  "completion length": (row) => ({ tokens: row.length_mean }),
+};
+
+export class CurveSet {
+  constructor() {
+    /** @type {any[]} */
+    this.rows = [];
+    /** @type {import("./plot.js").Extent} */
+    this.domain = [0, 1];
+    const steps = { xName: "step", table: "steps" };
+    this.reward = new Curves({ id: "reward", title: "Reward", smoothed: true, fraction: true, ...steps });
+    this.accuracy = new Curves({
+      ...{ id: "accuracy", title: "Held-out accuracy", xName: "version", table: "evaluations", fraction: true, dotted: true },
+    });
+    this.loss = new Curves({ id: "loss", title: "Loss", smoothed: true, ...steps });
+    this.chosen = new Curves({ id: "chosen", title: "Per step", ...steps });
+    this.select = h("select", { "aria-label": "What the fourth figure shows" });
+    for (const name of Object.keys(CHOICES)) this.select.append(h("option", { value: name }, name));
+    this.select.addEventListener("change", () => this.drawChosen());
+    this.chosen.figure.tools.append(this.select);
+    this.figures = [this.reward, this.accuracy, this.loss, this.chosen];
+    this.element = h("div", { class: "grid-of-figures" }, ...this.figures.map((curves) => curves.element));
+  }
+
+  close() {
+    for (const curves of this.figures) curves.figure.close();
+  }
+
+  /**
+   * @param {any[]} rows of steps
+   * @param {any[]} evaluations
+   * @param {{steps: number, over: boolean, evaluated: boolean}} plan
+   */
+  update(rows, evaluations, { steps, over, evaluated }) {
+    this.rows = rows;
+    this.domain = [0, over ? Math.max(rows.length, 1) : Math.min(steps, roomFor(rows.length))];
+    for (const name of Object.keys(rows.at(-1)?.metrics ?? {}).sort()) {
+      if (![...this.select.options].some((option) => option.value === name)) {
+        this.select.append(h("option", { value: name }, name.replaceAll("_", " ")));
+      }
+    }
+    this.reward.update(rewardLines(rows), this.domain);
+    const none = evaluated ? "The first evaluation is not in yet." : "The run spec asks for no evaluation.";
+    this.accuracy.update(accuracyLines(evaluations), this.domain, none);
+    this.loss.update(linesOf(rows, (row) => ({ loss: row.metrics.loss })), this.domain);
+    this.drawChosen();
+  }
+
+  drawChosen() {
+    const name = this.select.value;
+    /** @type {LinesOf} */
+    const of = CHOICES[name] ?? ((row) => ({ [name]: row.metrics[name] }));
+    this.chosen.update(linesOf(this.rows, of), this.domain);
+  }
+}
+
+/**
+ * The end of an axis that need not move with every step.
+ * @param {number} count
+ */
+function roomFor(count) {
+  const least = Math.max(count * 1.1, 10);
+  const power = 10 ** Math.floor(Math.log10(least));
+  return ([1, 2, 3, 4, 5, 6, 8, 10].find((factor) => factor * power >= least) ?? 10) * power;
+}
+
+/**
+ * @param {any[]} rows
+ * @param {LinesOf} of
+ * @returns {import("./curves.js").Line[]}
+ */
+function linesOf(rows, of) {
+  /** @type {Map<string, [number, number][]>} */
+  const lines = new Map();
+  for (const row of rows) {
+    for (const [name, value] of Object.entries(of(row))) {
+      if (typeof value !== "number" || !Number.isFinite(value)) continue;
+      const points = lines.get(name) ?? [];
+      lines.set(name, points);
+      points.push([row.step, value]);
+    }
+  }
+  return [...lines].map(([name, points]) => ({ name, points }));
+}
+
+/**
+ * One line; with several tasks one more for each.
+ * @param {any[]} rows
+ */
+function rewardLines(rows) {
+  const mixed = rows.some((row) => row.tasks.length > 1);
+  return linesOf(rows, (row) => ({
+    [mixed ? "all tasks" : "reward"]: row.reward_mean,
+    ...(mixed ? Object.fromEntries(row.tasks.map((/** @type {any} */ task) => [task.task, task.reward_mean])) : {}),
+  }));
+}
+
+/** @param {any[]} evaluations in the order in which they came in */
+function accuracyLines(evaluations) {
+  const rows = evaluations.map((row) => ({ step: row.version, name: row.name, accuracy: row.accuracy }));
+  rows.sort((a, b) => a.step - b.step);
+  return linesOf(rows, (row) => ({ [row.name]: row.accuracy }));
+}

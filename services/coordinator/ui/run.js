@@ -1,0 +1,285 @@
+/**
+ * One run: what it does, its schedule as it happened, its curves, what it writes, who works for it.
+ *
+ * Every number comes by plain GET. The event stream rings the bell for them, and fills the event log;
+ * without it the page asks every two seconds.
+ */
+
+import { ApiError, Series, follow, get, post } from "./api.js";
+import { CurveSet } from "./curveset.js";
+import { h, setAttribute, setText } from "./dom.js";
+import { FleetView } from "./fleet.js";
+import { EventLog } from "./log.js";
+import { confirm } from "./page.js";
+import { Samples } from "./samples.js";
+import { evaluationTable, stepTable } from "./tables.js";
+import { Timeline } from "./timeline.js";
+import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, syncOf, whole } from "./words.js";
+
+/** @typedef {import("./words.js").Run} Run */
+
+const RESUMABLE = new Set(["paused", "failed", "cancelled"]);
+
+export class RunView {
+  /** @param {string} id */
+  constructor(id) {
+    this.id = this.title = id;
+    this.path = `v1/runs/${encodeURIComponent(id)}`;
+    this.steps = new Series(`${this.path}/steps`, "steps");
+    this.evaluations = new Series(`${this.path}/evaluations`, "evaluations");
+    this.samples = new Series(`${this.path}/samples`, "samples");
+    /** @type {Run | null} */
+    this.run = null;
+    this.live = false;
+    this.listening = false;
+    this.drawn = "";
+    this.ring = () => {};
+
+    this.heading = h("h1", { tabindex: -1 }, id);
+    this.state = h("span", {});
+    this.reason = h("span", {});
+    this.cancel = h("button", { type: "button", class: "danger", hidden: true }, "Cancel run");
+    this.pause = h("button", { type: "button", hidden: true }, "Pause");
+    this.resume = h("button", { type: "button", hidden: true }, "Resume");
+    this.actions = h("div", { class: "actions" }, this.pause, this.resume, this.cancel);
+    this.refusal = h("p", { class: "bad", role: "alert" });
+    this.progress = h("progress", { max: 1, value: 0, "aria-label": "Steps made" });
+    this.count = h("span", { class: "count" });
+    this.eta = h("span", { class: "note" });
+    this.facts = h("dl", { class: "facts-grid" });
+    this.timeline = new Timeline({ id: "timeline", table: "steps" });
+    this.curves = new CurveSet();
+    this.stepTable = stepTable(this.steps.path);
+    this.evaluationTable = evaluationTable(this.evaluations.path);
+    this.reader = new Samples();
+    this.fleet = new FleetView();
+    this.log = new EventLog();
+    this.spec = h("pre", {});
+    this.body = this.layOut();
+    this.body.hidden = true;
+    this.missing = h("p", { hidden: true }, "There is no such run. ", h("a", { href: "#/" }, "All runs"));
+    this.cancel.addEventListener("click", () => void this.askToCancel());
+    this.pause.addEventListener("click", () => void this.act("pause", "paused"));
+    this.resume.addEventListener("click", () => void this.act("resume", "resumed"));
+    this.element = h(
+      "div",
+      {},
+      h("nav", { "aria-label": "Where this is" }, h("a", { href: "#/" }, "Runs")),
+      h("div", { class: "title" }, this.heading, this.actions),
+      this.missing,
+      this.body,
+    );
+  }
+
+  layOut() {
+    return h(
+      "div",
+      {},
+      h("p", { class: "doing", role: "status" }, this.state, " ", this.reason),
+      this.refusal,
+      h("p", { class: "progress" }, this.progress, this.count, this.eta),
+      this.facts,
+      h(
+        "section",
+        { "aria-labelledby": "schedule-title" },
+        h("h2", { id: "schedule-title" }, "Sync schedule"),
+        this.timeline.element,
+      ),
+      h(
+        "section",
+        { "aria-labelledby": "curves-title" },
+        h("h2", { id: "curves-title" }, "Curves"),
+        this.curves.element,
+        this.stepTable.element,
+        this.evaluationTable.element,
+      ),
+      this.reader.element,
+      this.fleet.element,
+      this.log.element,
+      h("section", {}, h("details", {}, h("summary", {}, "Run spec, with every default filled in"), this.spec)),
+    );
+  }
+
+  get over() {
+    return this.run !== null && TERMINAL.has(this.run.state);
+  }
+
+  /** @param {import("./page.js").Page} page */
+  start(page) {
+    this.ring = page.every(
+      () => (this.over ? 60_000 : this.live ? 10_000 : 2000),
+      (signal) => this.refresh(page, signal),
+    );
+    page.every(2000, async (signal) => this.fleet.update(await get("v1/fleet", signal)));
+    this.listen(page);
+  }
+
+  /**
+   * Follow the events to the end of the run; one that is resumed later goes on where this left off.
+   * @param {import("./page.js").Page} page
+   */
+  listen(page) {
+    this.listening = true;
+    const stream = follow(`${this.path}/events`, {
+      signal: page.signal,
+      after: this.log.last,
+      over: () => this.over,
+      onEvent: (event) => {
+        this.log.add(event);
+        this.ring();
+      },
+      onLive: (live) => {
+        this.live = live;
+        this.tellLink(page);
+      },
+    });
+    void stream.finally(() => {
+      this.listening = false;
+    });
+  }
+
+  close() {
+    this.timeline.figure.close();
+    this.curves.close();
+  }
+
+  /** @param {import("./page.js").Page} page */
+  tellLink(page) {
+    if (page.signal.aborted) return;
+    page.tellLink(this.over ? "run is over" : this.live ? "live" : "asking every 2 s");
+  }
+
+  /**
+   * @param {import("./page.js").Page} page
+   * @param {AbortSignal} signal
+   */
+  async refresh(page, signal) {
+    let run;
+    try {
+      run = await get(this.path, signal);
+    } catch (error) {
+      if (!(error instanceof ApiError && error.status === 404)) throw error;
+      this.missing.hidden = false;
+      page.close();
+      return;
+    }
+    const all = [this.steps, this.evaluations, this.samples];
+    if (this.run && wentBack(this.run, run)) all.forEach((series) => series.reset());
+    await Promise.all(all.map((series) => series.refresh(signal)));
+    this.run = run;
+    this.show(run);
+    this.log.update();
+    this.tellLink(page);
+    if (!this.over && !this.listening) this.listen(page);
+  }
+
+  /** @param {Run} run */
+  show(run) {
+    this.body.hidden = false;
+    const { step, steps, eta_seconds: eta } = run.progress;
+    document.title = `${step}/${steps} ${run.state} - ${run.id} - Syncline`;
+    setText(this.state, run.state);
+    setAttribute(this.state, "class", `state ${run.state}`);
+    setText(this.reason, doing(run));
+    this.cancel.hidden = this.over;
+    this.pause.hidden = run.state !== "running" && run.state !== "stalled";
+    this.resume.hidden = !RESUMABLE.has(run.state);
+    this.progress.value = step / steps;
+    setText(this.count, `step ${whole(step)} / ${whole(steps)}`);
+    this.eta.hidden = eta === null;
+    setText(this.eta, eta === null ? "" : `${duration(eta)} to go`);
+    this.showFacts(run);
+    setText(this.spec, JSON.stringify(run.spec, null, 2));
+    const rows = this.steps.rows;
+    const seen = JSON.stringify([run.state, step, rows.at(-1)?.finished_at, this.evaluations.rows.length]);
+    if (seen === this.drawn) return;
+    this.drawn = seen;
+    this.timeline.update(rows, { steps, sync: run.spec.sync, over: this.over });
+    this.curves.update(rows, this.evaluations.rows, {
+      steps,
+      over: this.over,
+      evaluated: run.spec.evaluation.length > 0,
+    });
+    this.stepTable.update(rows);
+    this.evaluationTable.update(this.evaluations.rows);
+    this.reader.update(this.samples.rows);
+  }
+
+  /** @param {Run} run */
+  showFacts(run) {
+    const rows = this.steps.rows;
+    const sum = (/** @type {(row: any) => number} */ of) => rows.reduce((total, row) => total + of(row), 0);
+    const began = run.started_at ? Date.parse(run.started_at) : null;
+    const ended = run.finished_at ? Date.parse(run.finished_at) : Date.now();
+    const facts = {
+      Version: whole(run.version),
+      Staleness: whole(run.staleness),
+      "Last reward": decimal(rows.at(-1)?.reward_mean),
+      "Groups trained": whole(sum((row) => row.trained.length)),
+      "Groups dropped": counted(total(rows.map((row) => row.dropped))),
+      "Groups refused": counted(total(rows.map((row) => row.refused))),
+      Tokens: whole(sum((row) => row.tokens)),
+      Attempts: whole(run.attempts),
+      Algorithm: algorithmOf(run),
+      Sync: syncOf(run),
+      Started: clock(run.started_at),
+      Elapsed: began === null ? "-" : duration((ended - began) / 1000),
+      "Prompts skipped": counted(run.skipped_prompts),
+      Folder: run.folder,
+    };
+    const terms = Object.entries(facts);
+    if (this.facts.children.length !== terms.length) {
+      this.facts.replaceChildren(...terms.map(([name]) => h("div", {}, h("dt", {}, name), h("dd"))));
+    }
+    terms.forEach(([, value], i) => setText(/** @type {Node} */ (this.facts.children[i].lastChild), value));
+  }
+
+  async askToCancel() {
+    const sure = await confirm({
+      title: `Cancel ${this.id}?`,
+      text: "It stops at once. Published versions stay on storage, and it can be resumed from its last saved state.",
+      yes: "Cancel the run",
+      no: "Let it run",
+    });
+    if (sure) await this.act("cancel", "cancelled");
+  }
+
+  /**
+   * @param {"cancel" | "pause" | "resume"} verb
+   * @param {string} done
+   */
+  async act(verb, done) {
+    setText(this.refusal, "");
+    const buttons = [this.pause, this.resume, this.cancel];
+    for (const button of buttons) button.disabled = true;
+    try {
+      await post(`${this.path}:${verb}`);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      setText(this.refusal, `It was not ${done}: ${error.message}`);
+    } finally {
+      for (const button of buttons) button.disabled = false;
+      this.ring();
+    }
+  }
+}
+
+/**
+ * Whether rows that are known may have been made anew: a later attempt goes on from a saved state.
+ * @param {Run} before
+ * @param {Run} now
+ */
+function wentBack(before, now) {
+  return before.attempts !== now.attempts || before.state !== now.state || before.progress.step > now.progress.step;
+}
+
+/**
+ * @param {Record<string, number>[]} counts
+ * @returns {Record<string, number>}
+ */
+function total(counts) {
+  /** @type {Record<string, number>} */
+  const sums = {};
+  for (const one of counts) for (const [name, count] of Object.entries(one)) sums[name] = (sums[name] ?? 0) + count;
+  return sums;
+}

@@ -1,0 +1,227 @@
+"""One attempt to train a run: load or resume, then collect, update, report, publish and save until the last step.
+
+The attempt runs as one task. Torch works in one thread of its own, so that leases, health and status stay alive while
+it does. Whatever goes wrong becomes a `Failed` event; the service stays up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
+
+import structlog
+import torch
+from redis.asyncio import Redis
+
+from services.learner import state
+from services.learner.collector import Collector
+from services.learner.report import step_report
+from services.learner.resume import Run, open_run, publish_version
+from services.learner.retention import is_published, versions_in_use
+from services.learner.settings import LearnerSettings
+from services.learner.step import update
+from syncline import checkpoints, runspec
+from syncline.errors import Conflict, RunFailed, SynclineError
+from syncline.runspec import RunSpec
+from syncline.v1.learner_service_pb2 import (
+    CheckpointPublished,
+    Failed,
+    Finished,
+    Loaded,
+    TrainRequest,
+    TrainResponse,
+)
+
+log = structlog.get_logger()
+Phase = Literal["loading", "waiting", "training", "publishing"]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Attempt:
+    """Starts at once. `events` tells what happens; `stop` ends it from outside."""
+
+    def __init__(self, request: TrainRequest, *, settings: LearnerSettings, redis: Redis) -> None:
+        self.run_id = request.run_id
+        self.phase: Phase = "loading"
+        self.step = 0
+        self.stopping = False
+        self._request = request
+        self._settings = settings
+        self._redis = redis
+        self._run: Run | None = None
+        self._collector: Collector | None = None
+        self._released = asyncio.Event()
+        self._released.set()
+        self._stop_torch = threading.Event()
+        self._torch = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
+        self._events: asyncio.Queue[TrainResponse | None] = asyncio.Queue()  # a few kilobytes a step
+        self._cause: SynclineError | None = None
+        self._task = asyncio.create_task(self._supervise(), name=f"attempt:{self.run_id}")
+        self._task.add_done_callback(lambda _: self._close())
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
+    def describe(self) -> str:
+        """What the attempt waits for, in words."""
+        if self.phase == "waiting" and self._collector is not None:
+            if not self._released.is_set():
+                return "paused; training goes on when the run is resumed"
+            return self._collector.describe(self.step)
+        return ""
+
+    def hold(self) -> None:
+        """Wait before the next update; groups are still collected, and the one in work is finished."""
+        self._released.clear()
+
+    def release(self) -> None:
+        """Go on after a hold."""
+        self._released.set()
+
+    def reschedule(self, spec: RunSpec) -> None:
+        """Follow later sync periods. Raises Conflict for a spec that differs in more, or in steps already begun."""
+        if self._run is None:
+            raise Conflict(f"run {self.run_id} is still loading; try again when it trains")
+        old, new = self._run.spec.schedule(), spec.schedule()
+        if self._run.spec.model_copy(update={"sync": spec.sync}) != spec:
+            raise Conflict(f"only the sync schedule of run {self.run_id} can change while it trains")
+        if any(old.version_for_step(step) != new.version_for_step(step) for step in range(self.step + 1)):
+            raise Conflict(f"run {self.run_id} is at step {self.step}; a sync change must lie beyond it")
+        self._run = replace(self._run, spec=spec)
+        if self._collector is not None:
+            self._collector.schedule = new
+
+    async def events(self) -> AsyncIterator[TrainResponse]:
+        """What happens, until the attempt ends. One that was stopped ends without a last word, or with its cause."""
+        while (event := await self._events.get()) is not None:
+            yield event
+        if self._cause is not None:
+            raise self._cause
+
+    def stop(self, cause: SynclineError | None = None) -> None:
+        """End the attempt: at once while it waits, else before the next micro-batch or after the write in work."""
+        if not self.stopping and not self.ended:
+            self.stopping = True
+            self._cause = cause
+            self._task.cancel()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended and its thread is idle; False when that takes longer."""
+        done, _ = await asyncio.wait([self._task], timeout=timeout_s)
+        return bool(done)
+
+    async def _supervise(self) -> None:
+        try:
+            await self._train()
+        except asyncio.CancelledError:
+            log.info("attempt_stopped", run=self.run_id, step=self.step)
+        except SynclineError as error:
+            self._fail(error)
+        except torch.OutOfMemoryError as error:
+            self._fail(RunFailed(f"out of GPU memory: {error}; lower SYNCLINE_MICRO_BATCH_TOKENS or use a larger GPU"))
+        except Exception as error:  # the outermost supervisor of an attempt: the service stays up
+            log.error("attempt_failed", run=self.run_id, step=self.step, exc_info=error)
+            self._fail(SynclineError(f"{type(error).__name__}: {error}; see the learner's log"))
+
+    def _close(self) -> None:
+        """Called when the task is over, also when it was stopped before it ran at all."""
+        self._torch.shutdown(wait=False)  # its thread is idle by now
+        self._events.put_nowait(None)
+
+    async def _train(self) -> None:
+        run = Run(self.run_id, runspec.parse_json(self._request.spec_json), Path(self._request.run_dir))
+        self._run = run
+
+        opened = await self._in_thread(open_run, run, settings=self._settings, stop=self._stop_torch)
+        trainer = opened.trainer
+        self._emit(
+            TrainResponse(
+                loaded=Loaded(
+                    first_step=opened.first_step,
+                    num_parameters=trainer.policy.num_parameters(),
+                    published=opened.published,
+                )
+            )
+        )
+
+        self._collector = collector = Collector(
+            self._redis,
+            run_id=run.id,
+            spec=self._run.spec,
+            vocabulary=trainer.policy.vocabulary,
+            lease_s=self._settings.lease_s,
+        )
+        try:
+            async with collector.leased():
+                for step in range(opened.first_step, run.spec.steps):
+                    self.step, self.phase = step, "waiting"
+                    collected = await collector.collect(step)
+                    await self._released.wait()
+
+                    self.phase = "training"
+                    started = time.monotonic()
+                    rollouts_of = collector.schedule.version_for_step(step)
+                    made = await self._in_thread(update, trainer, collected.groups, step=step, version=rollouts_of)
+                    report = step_report(
+                        made,
+                        step=step,
+                        version=rollouts_of,
+                        refused=collected.refused,
+                        wait_seconds=collected.wait_seconds,
+                        update_seconds=time.monotonic() - started,
+                    )
+                    await collector.done(step)
+                    self._emit(TrainResponse(step=report))
+
+                    # Published before saved: a state is of use only while generators can get the versions it needs.
+                    self.phase = "publishing"
+                    version, run = step + 1, self._run  # its sync schedule may have changed
+                    if is_published(run.spec, version):
+                        started = time.monotonic()
+                        handle = await self._in_thread(publish_version, run, trainer.policy, version=version)
+                        seconds = time.monotonic() - started
+                        self._emit(TrainResponse(published=CheckpointPublished(handle=handle, seconds=seconds)))
+                    if version % run.spec.checkpoints.every == 0 or version == run.spec.steps:
+                        save = partial(state.save, trainer, run_id=run.id, spec=run.spec, run_dir=run.dir)
+                        await self._in_thread(save, step=version)
+                    await self._in_thread(_prune_versions, run, version=version)
+        finally:
+            await collector.hand_back()
+        self._emit(TrainResponse(finished=Finished(version=run.spec.steps)))
+
+    async def _in_thread(
+        self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """Run `call` in the torch thread. When the attempt is stopped, wait until the thread has noticed."""
+        work = asyncio.get_running_loop().run_in_executor(self._torch, partial(call, *args, **kwargs))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._stop_torch.set()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+
+    def _emit(self, event: TrainResponse) -> None:
+        self._events.put_nowait(event)
+
+    def _fail(self, error: SynclineError) -> None:
+        log.error("run_failed", run=self.run_id, step=self.step, code=error.code, error=error.message)
+        self._emit(TrainResponse(failed=Failed(code=error.code, message=error.message)))
+
+
+def _prune_versions(run: Run, *, version: int) -> None:
+    in_use = versions_in_use(run.spec, version=version, saved_steps=state.saved_steps(run.dir))
+    checkpoints.prune(
+        [checkpoints.version_folder(run.dir, published) for published in checkpoints.published(run.dir)],
+        keep=run.spec.checkpoints.keep,
+        in_use=[checkpoints.version_folder(run.dir, used) for used in in_use],
+    )

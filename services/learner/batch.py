@@ -1,0 +1,88 @@
+"""Groups as padded tensors. Always in the order of prompt indices, so that a result never depends on arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from syncline.algo.algorithm import GroupPlan
+from syncline.v1.rollout_pb2 import ScoredGroup
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """One group and what it contributes."""
+
+    scored: ScoredGroup
+    plan: GroupPlan
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row to forward, prompt included."""
+        group = self.scored.group
+        return len(group.task.prompt_token_ids) + max(len(group.samples[i].token_ids) for i in self.plan.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Rows of prompt + completion, padded on the right. W is the width in tokens, T the last columns that are targets.
+
+    Padding on the right needs no attention mask: a causal model never looks at what comes after, and what it says
+    about padding is masked out. The first target column is where the shortest prompt ends.
+    """
+
+    input_ids_RW: Tensor
+    mask_RT: Tensor
+    """True at completion tokens, end-of-text included where it was sampled."""
+    generator_RT: Tensor
+    """Log-probabilities that the generator reported, 0 elsewhere."""
+
+    @property
+    def num_targets(self) -> int:
+        return self.mask_RT.shape[1]
+
+    @property
+    def targets_RT(self) -> Tensor:
+        return self.input_ids_RW[:, -self.num_targets :]
+
+
+def token_rows(groups: Sequence[PlannedGroup], *, device: torch.device) -> TokenRows:
+    """The rows that the plans name, group after group."""
+    rows = [
+        (list(group.scored.group.task.prompt_token_ids), group.scored.group.samples[i])
+        for group in groups
+        for i in group.plan.rows
+    ]
+    width = max(len(prompt) + len(sample.token_ids) for prompt, sample in rows)
+    first_target = min(len(prompt) for prompt, _ in rows)
+    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    generator = torch.zeros(len(rows), width)
+    for row, (prompt, sample) in enumerate(rows):
+        start, stop = len(prompt), len(prompt) + len(sample.token_ids)
+        input_ids[row, :stop] = torch.tensor([*prompt, *sample.token_ids])
+        mask[row, start:stop] = True
+        generator[row, start:stop] = torch.tensor(list(sample.log_probs))
+    return TokenRows(
+        input_ids_RW=input_ids.to(device),
+        mask_RT=mask[:, first_target:].to(device),
+        generator_RT=generator[:, first_target:].to(device),
+    )
+
+
+def micro_batches(groups: Sequence[PlannedGroup], *, max_tokens: int) -> Iterator[list[PlannedGroup]]:
+    """Cut into runs of whole groups of at most `max_tokens` tokens, padding included; at least one group each."""
+    batch: list[PlannedGroup] = []
+    num_rows, width = 0, 0
+    for group in groups:
+        rows, wider = num_rows + len(group.plan.rows), max(width, group.longest)
+        if batch and rows * wider > max_tokens:
+            yield batch
+            batch, rows, wider = [], len(group.plan.rows), group.longest
+        batch.append(group)
+        num_rows, width = rows, wider
+    if batch:
+        yield batch

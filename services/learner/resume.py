@@ -1,0 +1,167 @@
+"""Opening a run: the seed model, or the newest saved state that can be trusted, and what is published on disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import torch
+
+from services.learner import state
+from services.learner.optimizer import build_optimizer
+from services.learner.policy import DTYPES, Policy
+from services.learner.publish import publish
+from services.learner.reference import Reference
+from services.learner.retention import is_published, sync_versions_at
+from services.learner.settings import LearnerSettings
+from services.learner.step import Trainer
+from syncline import checkpoints
+from syncline.algo.registry import build_algorithm
+from syncline.errors import CheckpointError, FieldProblem, InvalidSpec
+from syncline.runspec import RunSpec
+from syncline.v1.checkpoint_pb2 import CheckpointHandle
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the learner is asked to train it."""
+
+    id: str
+    spec: RunSpec
+    dir: Path
+
+    @property
+    def seed_folder(self) -> Path:
+        return Path(self.spec.model.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A run that is ready to train `first_step`. `published` are all its verified checkpoints, oldest first."""
+
+    trainer: Trainer
+    first_step: int
+    published: tuple[CheckpointHandle, ...]
+
+
+def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event) -> Opened:
+    """Load the seed, go on from the newest usable state, and publish what generators need to start.
+
+    Afterwards the disk holds the run as it was at `first_step`: what an earlier attempt made beyond it is deleted,
+    as this attempt makes it anew. Raises InvalidSpec or CheckpointError.
+    """
+    started = time.monotonic()
+    trainer = _seed_trainer(run, settings=settings, stop=stop)
+    verified = _verified_versions(run)
+    if 0 not in verified:  # before a state is restored: these are the seed's weights
+        publish_version(run, trainer.policy, version=0)
+    first_step = _restore_newest(run, trainer, verified=verified)
+    _delete_beyond(run, first_step)
+    if first_step not in verified and first_step > 0 and is_published(run.spec, first_step):
+        publish_version(run, trainer.policy, version=first_step)
+    folders = [checkpoints.version_folder(run.dir, version) for version in checkpoints.published(run.dir)]
+    log.info("run_opened", run=run.id, first_step=first_step, seconds=round(time.monotonic() - started, 3))
+    return Opened(trainer, first_step, tuple(checkpoints.handle_of(folder) for folder in folders))
+
+
+def publish_version(run: Run, policy: Policy, *, version: int) -> CheckpointHandle:
+    """Publish the policy as `version` of the run."""
+    return publish(
+        policy,
+        run_id=run.id,
+        run_dir=run.dir,
+        version=version,
+        dtype=run.spec.model.dtype,
+        seed_folder=run.seed_folder,
+    )
+
+
+def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event) -> Trainer:
+    spec = run.spec
+    device, dtype = settings.torch_device(), DTYPES[spec.model.dtype]
+    _make_deterministic(spec.seed, threads=settings.torch_threads)
+    try:
+        algorithm = build_algorithm(spec.algorithm.model_dump())
+    except ValueError as error:
+        raise InvalidSpec([FieldProblem("algorithm", str(error), "options that fit together")]) from error
+    policy = Policy.trainable(run.seed_folder, dtype=dtype, device=device)
+    reference = Reference(
+        seed_folder=run.seed_folder,
+        run_dir=run.dir,
+        sync=spec.reference.sync,
+        dtype=dtype,
+        device=device,
+    )
+    return Trainer(
+        spec=spec,
+        policy=policy,
+        reference=reference,
+        optimizer=build_optimizer(policy, spec.optimizer),
+        algorithm=algorithm,
+        micro_batch_tokens=settings.micro_batch_tokens,
+        stop=stop,
+    )
+
+
+def _make_deterministic(seed: int, *, threads: int) -> None:
+    """As far as torch can: to the bit on a CPU, and on a GPU but for kernels that have no deterministic form."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it; read when it starts
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # A debugging aid that writes every buffer twice; all of ours are written in full.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.manual_seed(seed)
+
+
+def _verified_versions(run: Run) -> set[int]:
+    """Published versions whose every byte is right; damaged ones are deleted, so that they can be published anew."""
+    verified = set()
+    for version in checkpoints.published(run.dir):
+        folder = checkpoints.version_folder(run.dir, version)
+        try:
+            meta = checkpoints.verify_folder(folder).meta
+            if (meta.get("run_id"), meta.get("version")) != (run.id, version):
+                raise CheckpointError(f"{folder} is version {meta.get('version')} of run {meta.get('run_id')}")
+            verified.add(version)
+        except CheckpointError as error:
+            log.warning("checkpoint_discarded", version=version, error=error.message)
+            _delete([folder])
+    return verified
+
+
+def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> int:
+    """Step of the newest state that is whole and whose rollouts can be made; 0 leaves the seed."""
+    for step in reversed(state.saved_steps(run.dir)):
+        try:
+            if step > run.spec.steps:
+                raise CheckpointError(f"the run has {run.spec.steps} steps")
+            state.verify(run.dir, step, run_id=run.id)
+            needed = {version for version in sync_versions_at(run.spec, step) if 0 < version < step}
+            if lost := sorted(needed - verified):
+                raise CheckpointError(f"step {step} needs version {lost[0]}, which is not published any more")
+            state.restore(trainer, run_dir=run.dir, step=step)
+        except CheckpointError as error:
+            log.warning("state_skipped", step=step, error=error.message)
+        else:
+            return step
+    return 0
+
+
+def _delete_beyond(run: Run, step: int) -> None:
+    versions = [version for version in checkpoints.published(run.dir) if version > step]
+    steps = [saved for saved in state.saved_steps(run.dir) if saved > step]
+    if versions or steps:
+        log.info("abandoned_future_deleted", step=step, versions=versions, states=steps)
+    _delete(checkpoints.version_folder(run.dir, version) for version in versions)
+    _delete(state.folder_of(run.dir, saved) for saved in steps)
+
+
+def _delete(folders: Iterable[Path]) -> None:
+    checkpoints.prune(folders, keep=0)

@@ -1,0 +1,74 @@
+"""Run a local stack in the foreground until SIGTERM or Ctrl-C.
+
+    python -m services.local --folder .run --port 8080 --generators 1 --engine vllm
+
+`syncline up` and `syncline run` start this; see `services.local.folder` for what it leaves in the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+
+from services.local.folder import StackFolder
+from services.local.programs import Options
+from services.local.supervisor import Supervisor
+from syncline import telemetry
+from syncline.errors import SynclineError
+from syncline.settings import ServiceSettings
+
+log = structlog.get_logger()
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    telemetry.setup("local", ServiceSettings(metrics_bind=""))
+    options = Options(
+        port=arguments.port,
+        generators=arguments.generators,
+        engine=arguments.engine,
+        project=arguments.project.resolve(),
+        redis_url=os.environ.get("SYNCLINE_REDIS_URL", ""),
+    )
+    if options.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        print("vLLM is not installed here; take the light engine: --engine transformers", file=sys.stderr)
+        return 1
+    try:
+        asyncio.run(_run(StackFolder(arguments.folder), options, lifeline=arguments.lifeline))
+    except SynclineError as error:
+        log.error("stack_failed", code=error.code, error=error.message)
+        print(error.message, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(folder: StackFolder, options: Options, *, lifeline: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    if lifeline:
+        loop.add_reader(sys.stdin, stop.set)  # nobody writes: readable means that the other end is gone
+    await Supervisor(folder, options).run(stop)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.local", description="Run a local stack of Syncline.")
+    parser.add_argument("--folder", type=Path, default=Path(".run"), help="where state, logs and runs lie")
+    parser.add_argument("--port", type=int, default=8080, help="port of the REST API on 127.0.0.1")
+    parser.add_argument("--generators", type=int, default=1, help="inference processes to start with")
+    parser.add_argument("--engine", choices=["vllm", "transformers"], default="vllm")
+    parser.add_argument("--project", type=Path, default=Path.cwd(), help="folder of seed models and prompt files")
+    parser.add_argument("--lifeline", action="store_true", help="stop when standard input is closed")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

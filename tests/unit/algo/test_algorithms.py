@@ -1,0 +1,317 @@
+"""Every algorithm against slow loops in float64, finite differences, and the identities of the paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syncline import runspec
+from syncline.algo import losses
+from syncline.algo.algorithm import Algorithm, GroupPlan, LossBatch, LossOutput
+from syncline.algo.dpo import DPO
+from syncline.algo.group_dpo import GroupDPO
+from syncline.algo.group_dpo_grpo import GroupDPOGRPO
+from syncline.algo.grpo import GRPO
+from syncline.algo.metrics import token_metrics
+from syncline.algo.pairs import BestVsWorst, PairRule
+from syncline.algo.registry import ALGORITHMS, build_algorithm
+from tests.unit.algo import slow_losses
+from tests.unit.algo.group_strategies import Group, groups, loss_batch, plans_of
+from tests.unit.algo.slow_losses import Completion
+
+batches = st.lists(groups(), min_size=1, max_size=3)
+quick = settings(max_examples=20, deadline=None)
+
+PREFERENCE_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"beta": 0.5, "length_normalize": True},
+    {"nll_weight": 1.0, "entropy_weight": 3e-4},
+    {"importance_cap": 2.0},
+]
+GRPO_OPTIONS: list[dict[str, Any]] = [
+    {"beta": 0.0},
+    {"beta": 0.1, "length_normalize": True},
+    {"scale_rewards": True, "entropy_weight": 0.01},
+    {"importance_cap": 1.5},
+    {"clip": 0.2},
+]
+
+
+def _loss(algorithm: Algorithm, batch: Sequence[Group]) -> tuple[LossOutput, torch.Tensor]:
+    """The loss of a whole batch, and the gradient with respect to the policy's log-probabilities."""
+    tensors, policy = loss_batch(batch, plans_of(algorithm, batch))
+    output = algorithm.loss(tensors)
+    output.loss_sum.backward()
+    assert policy.grad is not None
+    return output, policy.grad
+
+
+# ---- against slow loops
+
+
+@pytest.mark.parametrize("options", PREFERENCE_OPTIONS)
+@given(batch=batches)
+@quick
+def test_group_dpo_is_the_double_loop_over_correct_and_incorrect(
+    options: dict[str, Any], batch: Sequence[Group]
+) -> None:
+    output, gradient = _loss(GroupDPO(**options), batch)
+    slow = sum(slow_losses.group_dpo(group, rewards, **{"beta": 0.1, **options}) for group, rewards in batch)
+    assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("options", PREFERENCE_OPTIONS)
+@given(batch=batches)
+@quick
+def test_dpo_is_the_loss_of_the_one_pair_it_planned(options: dict[str, Any], batch: Sequence[Group]) -> None:
+    algorithm = DPO(**options)
+    slow = sum(
+        slow_losses.pair_loss(group[pair.chosen], group[pair.rejected], **{"beta": 0.1, **options})
+        for (group, _), plan in zip(batch, plans_of(algorithm, batch), strict=True)
+        for pair in plan.pairs
+    )
+    assert _loss(algorithm, batch)[0].loss_sum.item() == pytest.approx(slow, rel=1e-9)
+
+
+@pytest.mark.parametrize("options", GRPO_OPTIONS)
+@given(batch=st.lists(groups(st.floats(-3, 3)), min_size=1, max_size=3))
+@quick
+def test_grpo_is_the_loop_over_completions_and_tokens(options: dict[str, Any], batch: Sequence[Group]) -> None:
+    output, gradient = _loss(GRPO(**options), batch)
+    slow = sum(slow_losses.grpo(group, rewards, **{"beta": 0.001, **options}) for group, rewards in batch)
+    assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    assert torch.isfinite(gradient).all()
+
+
+@given(batch=batches)
+@quick
+def test_the_combined_loss_is_group_dpo_plus_alpha_grpo(batch: Sequence[Group]) -> None:
+    output, _ = _loss(GroupDPOGRPO(beta=0.2, grpo_weight=0.05, grpo_beta=0.01), batch)
+    slow = sum(
+        slow_losses.group_dpo(group, rewards, beta=0.2) + 0.05 * slow_losses.grpo(group, rewards, beta=0.01)
+        for group, rewards in batch
+        if len(set(rewards)) > 1
+    )
+    assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9)
+
+
+# ---- gradients by finite differences
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [DPO(nll_weight=1.0), GroupDPO(length_normalize=True), GRPO(beta=0.1, clip=0.2), GroupDPOGRPO(grpo_beta=0.1)],
+    ids=lambda algorithm: type(algorithm).__name__,
+)
+def test_gradients_are_those_of_finite_differences(algorithm: Algorithm) -> None:
+    random = Random(0)
+    batch = [(_ragged(random, [2, 3, 1]), [1.0, 0.0, 1.0]), (_ragged(random, [1, 2]), [0.0, 1.0])]
+    tensors, policy = loss_batch(batch, plans_of(algorithm, batch))
+    if isinstance(algorithm, GroupDPOGRPO):  # rho is 1 in value by definition: what moves is log pi itself
+        tensors = replace(tensors, advantage_R=torch.zeros_like(tensors.advantage_R))
+    inside = tensors.mask_RT
+
+    def loss_of(values: torch.Tensor) -> torch.Tensor:
+        moved = torch.zeros_like(policy).masked_scatter(inside, values)
+        return algorithm.loss(replace(tensors, log_probs_RT=moved)).loss_sum
+
+    values = policy.detach()[inside].requires_grad_()
+    assert torch.autograd.gradcheck(loss_of, (values,), eps=1e-6, atol=1e-6)
+
+
+@given(group=groups(st.floats(-3, 3)))
+@quick
+def test_the_gradient_of_grpo_without_kl_is_the_mean_of_advantage_times_grad_log_pi(group: Group) -> None:
+    samples, rewards = group
+    if len(set(rewards)) == 1:
+        return
+    _, gradient = _loss(GRPO(beta=0.0), [group])
+    for row, advantage in enumerate(slow_losses.advantages(rewards, scale=False)):
+        tokens = gradient[row][gradient[row] != 0] if advantage else gradient[row][:0]
+        wanted = [-advantage / len(samples)] * len(samples[row].policy) if abs(advantage) > 1e-9 else []
+        if wanted:
+            assert tokens.tolist() == pytest.approx(wanted)
+
+
+# ---- identities of the paper
+
+
+@given(chosen=groups(), beta=st.floats(0.01, 2.0))
+@quick
+def test_group_dpo_of_one_correct_and_one_incorrect_completion_is_dpo(chosen: Group, beta: float) -> None:
+    batch = [(chosen[0][:2], [0.0, 1.0])]
+    (one, one_gradient), (every, every_gradient) = _loss(DPO(beta=beta), batch), _loss(GroupDPO(beta=beta), batch)
+    assert one.loss_sum.item() == every.loss_sum.item()
+    torch.testing.assert_close(one_gradient, every_gradient, rtol=0, atol=0)
+
+
+@given(batch=batches)
+@quick
+def test_the_loss_is_ln_2_for_each_pair_where_the_reference_is_the_policy(batch: Sequence[Group]) -> None:
+    same = [([replace(one, reference=one.policy) for one in group], rewards) for group, rewards in batch]
+    pairs = sum(len(plan.pairs) for plan in plans_of(DPO(), same))
+    assert _loss(DPO(), same)[0].loss_sum.item() == pytest.approx(pairs * math.log(2.0))
+
+
+@given(batch=batches, shift=st.floats(-50, 50))
+@quick
+def test_a_constant_in_both_reference_sums_leaves_dpo_unchanged(batch: Sequence[Group], shift: float) -> None:
+    """A prompt's own log-probability, say, which cancels within a pair."""
+    moved = [
+        ([replace(one, reference=[one.reference[0] + shift, *one.reference[1:]]) for one in group], rewards)
+        for group, rewards in batch
+    ]
+    before, after = _loss(DPO(), batch)[0].loss_sum.item(), _loss(DPO(), moved)[0].loss_sum.item()
+    assert before == pytest.approx(after, abs=1e-6)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+@pytest.mark.parametrize("algorithm", [DPO(), GroupDPO(), GroupDPOGRPO(), GRPO(beta=0.0), GRPO(beta=0.1)])
+def test_a_tied_group_gives_no_gradient_but_that_of_the_kl_term(algorithm: Algorithm, reward: float) -> None:
+    same = [replace(one, reference=one.policy) for one in _ragged(Random(1), [2, 1, 3])]
+    batch = [(same, [reward] * 3)]
+    (plan,) = plans_of(algorithm, batch)
+    if algorithm == GRPO(beta=0.1):  # forwarded for its KL term, which is flat where reference and policy agree
+        assert (plan.rows, plan.advantages) == ((0, 1, 2), (0.0, 0.0, 0.0))
+        assert not _loss(algorithm, batch)[1].any()
+    else:
+        assert plan.rows == ()
+        assert plan.cause in ("all_correct", "all_wrong", "tied")
+
+
+@given(policy=st.floats(-20, 0), other=st.floats(-20, 0))
+def test_k3_is_never_negative_and_zero_only_where_both_agree(policy: float, other: float) -> None:
+    value = losses.k3(torch.tensor(policy, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)).item()
+    assert value >= 0.0
+    assert value == pytest.approx(slow_losses.k3(policy, other), rel=1e-6, abs=1e-9)
+    assert losses.k3(torch.tensor([policy]), torch.tensor([policy])).item() == 0.0
+
+
+# ---- the seam to the step
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+@given(batch=st.lists(groups(), min_size=2, max_size=4), padding=st.integers(0, 3))
+@quick
+def test_any_cut_of_a_step_into_micro_batches_gives_the_same_loss(
+    name: str, batch: Sequence[Group], padding: int
+) -> None:
+    algorithm = ALGORITHMS[name]()
+    plans = plans_of(algorithm, batch)
+    whole = algorithm.loss(loss_batch(batch, plans)[0])
+    parts = [
+        algorithm.loss(loss_batch(batch[a:b], plans[a:b], padding=padding)[0]) for a, b in pairwise([0, 1, len(batch)])
+    ]
+    assert sum(part.loss_sum.item() for part in parts) == pytest.approx(whole.loss_sum.item(), rel=1e-9, abs=1e-12)
+    for metric, mean in whole.metrics.items():
+        pooled = parts[0].metrics[metric] + parts[1].metrics[metric]
+        assert pooled.value == pytest.approx(mean.value, rel=1e-9, abs=1e-12)
+
+
+def test_only_the_rows_of_pairs_are_forwarded() -> None:
+    plan = DPO().plan([0.0, 1.0, 0.0, 1.0], BestVsWorst(), Random(0))
+    assert (plan.rows, plan.pair_weight) == ((0, 1), 1.0)
+    assert GroupDPO().plan([0.0, 1.0, 0.5], BestVsWorst(min_margin=0.6), Random(0)).rows == (0, 1)
+
+
+def test_the_combined_loss_trains_its_grpo_term_on_groups_without_a_pair() -> None:
+    plan = GroupDPOGRPO().plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
+    assert (plan.rows, plan.pairs, plan.cause) == ((0, 1, 2), (), "")
+    none = GroupDPOGRPO(grpo_weight=0.0).plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
+    assert (none.rows, none.cause) == ((), "below_margin")
+
+
+def test_prompts_without_a_pair_stay_in_the_denominator_unless_pairs_are_asked_for() -> None:
+    rule = BestVsWorst()
+    plans = [GroupDPO().plan(rewards, rule, Random(0)) for rewards in ([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])]
+    assert GroupDPO().denominator(plans, num_prompts=2) == 2.0
+    assert GroupDPO(normalize="pairs").denominator(plans, num_prompts=2) == 1.0
+    assert DPO(normalize="pairs").denominator([], num_prompts=2) == 1.0
+    assert GRPO().denominator(plans, num_prompts=2) == 2.0
+
+
+@given(batch=batches)
+@quick
+def test_token_metrics_are_means_over_completion_tokens(batch: Sequence[Group]) -> None:
+    tensors, _ = loss_batch(batch, plans_of(GRPO(), batch))
+    tokens = [
+        token
+        for group, _ in batch
+        for one in group
+        for token in zip(one.policy, one.reference, one.generator, one.entropy, strict=True)
+    ]
+    found = {name: mean.value for name, mean in token_metrics(tensors).items()}
+    assert found == pytest.approx(
+        {
+            "entropy": sum(entropy for *_, entropy in tokens) / len(tokens),
+            "mismatch_kl": sum(slow_losses.k3(gen, policy) for policy, _, gen, _ in tokens) / len(tokens),
+            "kl_reference": sum(slow_losses.k3(policy, ref) for policy, ref, _, _ in tokens) / len(tokens),
+        }
+    )
+
+
+# ---- the registry
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_every_algorithm_of_the_run_spec_is_built_with_all_its_options(name: str) -> None:
+    spec = runspec.parse(
+        {
+            "name": "t",
+            "model": {"path": "m"},
+            "algorithm": {"name": name},
+            "steps": 1,
+            "tasks": [{"name": "math", "data": "d", "reward": {"type": "math"}}],
+        }
+    )
+    options = spec.algorithm.model_dump()
+    algorithm = build_algorithm(options)
+    assert {key: getattr(algorithm, key) for key in options if key != "name"} == {
+        key: value for key, value in options.items() if key != "name"
+    }
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="set one of them"):
+        build_algorithm({"name": "grpo", "clip": 0.2, "importance_cap": 2.0})
+
+
+def test_an_algorithm_needs_no_more_than_the_three_methods_and_one_line() -> None:
+    class RaftLike:
+        """Likelihood of the correct completions."""
+
+        uses_reference = False
+
+        def plan(self, rewards: Sequence[float], rule: PairRule, rng: Random) -> GroupPlan:
+            correct = tuple(i for i, reward in enumerate(rewards) if reward == 1.0)
+            return GroupPlan(rows=correct, cause="" if correct else "all_wrong")
+
+        def loss(self, batch: LossBatch) -> LossOutput:
+            return LossOutput((batch.row_weight_R * losses.nll(batch.log_probs_RT, batch.mask_RT)).sum(), {})
+
+        def denominator(self, plans: Sequence[GroupPlan], *, num_prompts: int) -> float:
+            return float(num_prompts)
+
+    registry: Mapping[str, Any] = {**ALGORITHMS, "raft": RaftLike}
+    algorithm: Algorithm = registry["raft"]()
+    group = (_ragged(Random(2), [2, 3]), [0.0, 1.0])
+    output, gradient = _loss(algorithm, [group])
+    assert output.loss_sum.item() == pytest.approx(-sum(group[0][1].policy) / 3)
+    assert gradient.count_nonzero() == 3
+
+
+def _ragged(random: Random, lengths: Sequence[int]) -> list[Completion]:
+    def tokens(length: int) -> list[float]:
+        return [-random.uniform(0.05, 3.0) for _ in range(length)]
+
+    return [Completion(tokens(n), tokens(n), tokens(n), [random.uniform(0.1, 2.0) for _ in range(n)]) for n in lengths]
