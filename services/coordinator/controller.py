@@ -82,6 +82,7 @@ class RunController:
         self._dead_letters = DeadLetters(redis, run.id)
         self._learner: tuple[Client, LearnerServiceStub] | None = None
         self._admitting = asyncio.Lock()
+        self._paused = run.state is RunState.PAUSED
 
     async def drive(self) -> None:
         """Bring the run to a terminal state. Cancelling this coroutine leaves the state to the caller."""
@@ -128,12 +129,14 @@ class RunController:
         """Hold the run: what is generated stays, the learner waits before its next step."""
         transition(self.run.state, RunEvent.PAUSE)  # refuse before the learner is asked
         await self._update_learner(paused=True)
+        self._paused = True
         self.run.apply(RunEvent.PAUSE, "paused on request")
 
     async def resume(self) -> None:
         """Go on after a pause."""
         transition(self.run.state, RunEvent.RESUME)
         await self._update_learner(paused=False)
+        self._paused = False
         self._progress_at = time.monotonic()
         self.run.apply(RunEvent.RESUME)
         self._news.set()
@@ -145,7 +148,7 @@ class RunController:
         request = UpdateRequest(
             run_id=self.run.id,
             spec_json=spec.model_dump_json() if spec else "",
-            paused=self.run.state is RunState.PAUSED if paused is None else paused,
+            paused=self._paused if paused is None else paused,
         )
         await client.call(stub.Update, request, timeout_s=_UPDATE_DEADLINE_S)
 
@@ -255,6 +258,8 @@ class RunController:
         if self.run.state is not RunState.RUNNING:
             reports.add_phase(self.run, "starting", time.time() - (self.run.record.started_at or time.time()))
             self.run.apply(RunEvent.TRAIN)
+        if self._paused:  # an attempt that was lost in a pause; the new learner does not know of it
+            await self.pause()
         self.run.emit("message", {"text": f"{loaded.num_parameters:,} parameters, from step {loaded.first_step}"})
         self._wanted_since = time.monotonic()
 
@@ -317,7 +322,7 @@ class RunController:
         for version in sorted(self._handles):
             await self._evaluator.start(version)  # before training prompts, so that they are first in the stream
         latest = max(version for version in self._handles if self._schedule.is_sync_version(version))
-        if not self._training_over and self.run.state is not RunState.PAUSED:
+        if not self._training_over and not self._paused:
             async with self._admitting:
                 await self._admission.admit(learner_step=self._learner_step, latest_version=latest)
         versions = sorted(self._handles)
@@ -374,7 +379,7 @@ class RunController:
     # -- what may go wrong -------------------------------------------------------------------------
 
     async def _watch_for_stalls(self, backlog: dict[int, int]) -> None:
-        if self.run.state is RunState.PAUSED:
+        if self._paused:
             return
         waiting_s = time.monotonic() - max(self._progress_at, self._wanted_since)
         reason = await diagnosis.blocked(

@@ -38,5 +38,11 @@ async def blocked(
         return f"no reward service is alive; {rollouts} groups wait to be scored"
     return (
         f"no progress for {waiting_s:.0f} s; waiting: {work} prompts for generators, "
-        f"{rollouts} groups for rewards, {scored} groups for the learner"
+        f"{rollouts} groups for rewards, {scored} groups for the learner" + learner_says(fleet)
     )
+
+
+def learner_says(fleet: Fleet) -> str:
+    """What the learner itself waits for, where it says so."""
+    details = [str(member.status["detail"]) for member in fleet.roles["learner"] if member.status.get("detail")]
+    return f" ({'; '.join(details)})" if details else ""

@@ -65,7 +65,7 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
     rate = learning_rate(spec.optimizer, step=step, steps=spec.steps)
 
     # Which rows, which pairs.
-    rules = {task.name: build_pair_rule(task.pairs.model_dump()) for task in spec.tasks}
+    rules = {task.name: build_pair_rule(task.pair_rule.model_dump()) for task in spec.tasks}
     planned = tuple(PlannedGroup(group, _plan(trainer, group, rules, step=step)) for group in groups)
     training = [group for group in planned if group.plan.rows]
     if not training:

@@ -13,7 +13,7 @@ import structlog
 
 from services.local.folder import tail
 from services.local.guardian import Guardian
-from services.local.processes import MARK, kill_group
+from services.local.processes import MARK, kill_all
 from services.local.programs import Program
 from services.local.readiness import until_ready
 from syncline.errors import PeerTimeout, Unavailable
@@ -66,7 +66,7 @@ class Child:
                 cause = _cause(ended.result())
                 raise Unavailable(f"{self.name} ended with {cause} before it was ready; {self._last_words()}")
             if not ready.done():
-                kill_group(process.pid)
+                kill_all(sessions={process.pid})
                 deadline = f"{self.program.deadline_s:g} s"
                 raise PeerTimeout(f"{self.name} was not ready within {deadline}; {self._last_words()}")
             ready.result()
@@ -97,7 +97,7 @@ class Child:
                 log.error("restart_failed", child=self.name, error=error.message)
 
     async def stop(self, *, grace_s: float) -> None:
-        """SIGTERM, wait up to `grace_s` for it to drain, then SIGKILL its whole group."""
+        """SIGTERM, wait up to `grace_s` for it to drain, then SIGKILL its whole session."""
         if self._process is None:
             return
         self._enter("stopping")
@@ -109,7 +109,7 @@ class Child:
                     await self._process.wait()
             except TimeoutError:
                 log.warning("child_killed", child=self.name, grace_s=grace_s)
-            kill_group(self._process.pid)
+            kill_all(sessions={self._process.pid})
             await self._process.wait()
         self._bury()
         self._enter("stopped")
@@ -132,7 +132,7 @@ class Child:
     def _bury(self) -> None:
         """The process has ended: so must what it started and left behind."""
         assert self._process is not None
-        kill_group(self._process.pid)
+        kill_all(sessions={self._process.pid})
         self._guardian.forget(self._process.pid)
 
     def _enter(self, phase: Phase) -> None:

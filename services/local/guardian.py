@@ -50,7 +50,7 @@ def main() -> int:
     for line in sys.stdin:
         pid = int(line[1:])
         sessions.add(pid) if line[0] == "+" else sessions.discard(pid)
-    kill_all(sys.argv[1], sessions)
+    kill_all(mark=sys.argv[1], sessions=sessions)
     return 0
 
 

@@ -19,9 +19,9 @@ MARK = "SYNCLINE_STACK_MARK"
 """Environment variable that holds the mark."""
 
 
-def belonging(mark: str, sessions: Collection[int] = ()) -> list[int]:
+def belonging(*, mark: str = "", sessions: Collection[int] = ()) -> list[int]:
     """Ids of the living processes that carry `mark` or are in one of `sessions`; never the asking one."""
-    wanted = f"{MARK}={mark}".encode()
+    wanted = f"{MARK}={mark}".encode() if mark else None
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
@@ -35,23 +35,17 @@ def belonging(mark: str, sessions: Collection[int] = ()) -> list[int]:
     return found
 
 
-def kill_all(mark: str, sessions: Collection[int] = (), *, within_s: float = 5.0) -> int:
-    """SIGKILL what belongs to a stack, again until nothing is left; returns how many processes that were.
+def kill_all(*, mark: str = "", sessions: Collection[int] = (), within_s: float = 5.0) -> int:
+    """SIGKILL what carries `mark` or is in one of `sessions`, again until nothing is left; returns how many processes that were.
 
     Again, because a process that is being killed may just have started another one.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + within_s
-    while (left := belonging(mark, sessions)) and time.monotonic() < deadline:
+    while (left := belonging(mark=mark, sessions=sessions)) and time.monotonic() < deadline:
         killed.update(left)
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     return len(killed)
-
-
-def kill_group(pid: int) -> None:
-    """SIGKILL the process group that `pid` leads, if there still is one."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)

@@ -80,11 +80,11 @@ class Supervisor:
 
     async def _work(self) -> None:
         self._enter("starting")
+        self._folder.write_wanted_generators(self._options.generators)
         if not self._options.redis_url:
             await self._start([programs.redis_server(self._folder)])
         generators = [self._generator(index) for index in range(self._options.generators)]
         await self._start([*programs.services(self._folder, self._options), *generators])
-        self._folder.write_wanted_generators(self._options.generators)
         self._enter("ready")
         log.info("stack_ready", address=self._options.address, after_s=round(time.time() - self._started_at, 1))
         while True:
@@ -98,7 +98,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 for child in children:
                     group.create_task(child.start())
-        except* SynclineError as failed:
+        except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         for child in children:
             self._keepers[child.name] = asyncio.create_task(child.keep(), name=f"keep:{child.name}")
@@ -145,13 +145,13 @@ class Supervisor:
         )
         if redis is not None:
             await redis.stop(grace_s=_KILL_AFTER_S)
-        if killed := kill_all(self._mark):
+        if killed := kill_all(mark=self._mark):
             log.warning("killed_what_was_left", processes=killed)
 
     def _clear_up_after_the_last(self) -> None:
         """A supervisor and its guardian that were killed together leave children. Their ids may be others' by now."""
         last = self._folder.state().get("mark")
-        if last and (killed := kill_all(last)):
+        if last and (killed := kill_all(mark=last)):
             log.warning("killed_what_the_last_stack_left", processes=killed)
 
     def _enter(self, state: State) -> None:

@@ -181,11 +181,19 @@ class Task(Part):
     data: str = Field(min_length=1)
     """JSONL or Parquet with rows {"prompt": str | messages, "answer": str?}."""
     reward: RewardSpec
-    pairs: PairRule = RandomPair()
+    pairs: PairRule | None = None
+    """null: random for a math reward, best_vs_worst for graded ones (the paper's rules)."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of each batch, relative to the other tasks."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Overrides generation.max_tokens."""
+
+    @property
+    def pair_rule(self) -> RandomPair | BestVsWorst:
+        """The rule that holds, the default filled in."""
+        if self.pairs is not None:
+            return self.pairs
+        return RandomPair() if self.reward.type == "math" else BestVsWorst()
 
 
 class Optimizer(Part):
@@ -250,6 +258,13 @@ class RunSpec(Part):
                     raise InvalidSpec(
                         [FieldProblem(f"{field}.{index}.name", f"{name!r} is used twice", "a name of its own for each")]
                     )
+        for index, task in enumerate(self.tasks):
+            if task.pair_rule.type == "random" and task.reward.type != "math":
+                problem = f"random pairs need a reward of right or wrong, and {task.reward.type!r} is graded"
+                raise InvalidSpec([FieldProblem(f"tasks.{index}.pairs.type", problem, "'best_vs_worst'")])
+        if isinstance(self.algorithm, GRPO) and self.algorithm.clip and self.algorithm.importance_cap:
+            problem = "clip and importance_cap are two cures for the same ratio"
+            raise InvalidSpec([FieldProblem("algorithm.clip", problem, "one of the two")])
         steps = [change.step for change in self.sync.changes]
         if steps != sorted(steps):
             raise InvalidSpec(

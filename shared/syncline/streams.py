@@ -188,7 +188,7 @@ class StreamConsumer:
                 self._group, self._consumer, {self.stream: ">"}, count=count, block=block_ms
             )
         except ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                 raise
             self._group_known = False  # the stream was deleted, or Redis lost its data: start over
             return []

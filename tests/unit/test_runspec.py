@@ -79,6 +79,18 @@ def test_an_option_of_another_algorithm_is_refused() -> None:
         runspec.parse(spec)
 
 
+def test_parts_that_do_not_fit_together_are_refused() -> None:
+    grpo = with_change("algorithm", {"name": "grpo", "clip": 0.2, "importance_cap": 2.0})
+    with pytest.raises(InvalidSpec, match=r"algorithm\.clip: .* allowed: one of the two"):
+        runspec.parse(grpo)
+    judge = {"type": "judge", "endpoint": "http://127.0.0.1:9/v1", "model": "m"}
+    graded = with_change("tasks.0.reward", judge)
+    assert runspec.parse(graded).tasks[0].pair_rule.type == "best_vs_worst"
+    graded["tasks"][0]["pairs"] = {"type": "random"}
+    with pytest.raises(InvalidSpec, match=r"tasks\.0\.pairs\.type: random pairs need a reward of right or wrong"):
+        runspec.parse(graded)
+
+
 def test_two_tasks_of_one_name_are_refused() -> None:
     spec = with_change("tasks", GOOD["tasks"] * 2)
     with pytest.raises(InvalidSpec, match=r"tasks\.1\.name: 'math' is used twice"):

@@ -67,16 +67,18 @@ async function send(path, init, deadline) {
 
 /**
  * @param {string} path
- * @param {{method?: string, signal?: AbortSignal}} [options]
+ * @param {{method?: string, body?: unknown, signal?: AbortSignal}} [options]
  * @returns {Promise<any>}
  */
-async function request(path, { method = "GET", signal } = {}) {
+async function request(path, { method = "GET", body, signal } = {}) {
   const deadline = () => {
     const clock = AbortSignal.timeout(DEADLINE_MS);
     return signal ? AbortSignal.any([signal, clock]) : clock;
   };
   try {
-    const response = await send(path, { method, headers: { Accept: "application/json" } }, deadline);
+    const headers = new Headers({ Accept: "application/json" });
+    if (body !== undefined) headers.set("Content-Type", "application/json");
+    const response = await send(path, { method, headers, body: body && JSON.stringify(body) }, deadline);
     if (!response.ok) throw await problem(response);
     return await response.json();
   } catch (error) {
@@ -103,6 +105,12 @@ export const get = (path, signal) => request(path, { signal });
 
 /** @param {string} path */
 export const post = (path) => request(path, { method: "POST" });
+
+/**
+ * @param {string} path
+ * @param {unknown} body
+ */
+export const patch = (path, body) => request(path, { method: "PATCH", body });
 
 /** The rows of a paged resource. A refresh asks again for the last page only: earlier ones do not change. */
 export class Series {

@@ -69,9 +69,9 @@ export class Curves {
   /**
    * @param {Line[]} lines
    * @param {import("./plot.js").Extent} domain of x
-   * @param {string} [empty] what to say where there is nothing
+   * @param {string} empty what to say where there is nothing
    */
-  update(lines, domain, empty = "No step is made yet.") {
+  update(lines, domain, empty) {
     this.empty = empty;
     this.domain = domain;
     this.lines = lines.map((line) => ({ ...line, smooth: this.smoothed ? smooth(line.points.map(([, y]) => y)) : [] }));

@@ -25,6 +25,7 @@ export class CurveSet {
     this.rows = [];
     /** @type {import("./plot.js").Extent} */
     this.domain = [0, 1];
+    this.empty = "";
     const steps = { xName: "step", table: "steps" };
     this.reward = new Curves({ id: "reward", title: "Reward", smoothed: true, fraction: true, ...steps });
     this.accuracy = new Curves({
@@ -57,10 +58,12 @@ export class CurveSet {
         this.select.append(h("option", { value: name }, name.replaceAll("_", " ")));
       }
     }
-    this.reward.update(rewardLines(rows), this.domain);
-    const none = evaluated ? "The first evaluation is not in yet." : "The run spec asks for no evaluation.";
+    this.empty = over ? "No step was made." : "No step is made yet.";
+    const due = over ? "No evaluation came in." : "The first evaluation is not in yet.";
+    const none = evaluated ? due : "The run spec asks for no evaluation.";
     this.accuracy.update(accuracyLines(evaluations), this.domain, none);
-    this.loss.update(linesOf(rows, (row) => ({ loss: row.metrics.loss })), this.domain);
+    this.loss.update(linesOf(rows, (row) => ({ loss: row.metrics.loss })), this.domain, this.empty);
+    this.reward.update(rewardLines(rows), this.domain, this.empty);
     this.drawChosen();
   }
 
@@ -68,7 +71,7 @@ export class CurveSet {
     const name = this.select.value;
     /** @type {LinesOf} */
     const of = CHOICES[name] ?? ((row) => ({ [name]: row.metrics[name] }));
-    this.chosen.update(linesOf(this.rows, of), this.domain);
+    this.chosen.update(linesOf(this.rows, of), this.domain, this.empty);
   }
 }
 

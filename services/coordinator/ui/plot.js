@@ -132,7 +132,7 @@ export function xAxis(layer, domain, x, { bottom, width, name }) {
  * @property {(layer: SVGGElement, x: Scale, width: number) => void} draw
  * @property {(index: number, x: Scale) => Reading} read
  * @property {() => string} summary the picture in a sentence
- * @property {() => string} empty what to say where there is nothing to see
+ * @property {() => string} empty what to say where there is nothing to read, "" to draw nevertheless
  */
 
 /** A figure that keeps its element while it is drawn anew. */
@@ -180,11 +180,9 @@ export class Figure {
     this.svg.setAttribute("width", String(this.width));
     this.x = linear(this.options.domain(), [MARGIN.left, this.width - MARGIN.right]);
     const layer = s("g");
-    this.options.draw(layer, this.x, this.width);
-    if (this.options.xs().length === 0) {
-      const middle = { x: this.width / 2, y: (this.options.height - MARGIN.bottom) / 2, "text-anchor": "middle" };
-      layer.append(s("text", { class: "empty-figure", ...middle }, this.options.empty()));
-    }
+    const empty = this.options.xs().length === 0 && this.options.empty();
+    if (empty) layer.append(s("text", { x: MARGIN.left, y: this.options.height / 2 }, empty));
+    else this.options.draw(layer, this.x, this.width);
     this.drawing.replaceWith(layer);
     this.drawing = layer;
     this.svg.setAttribute("aria-label", this.options.summary());

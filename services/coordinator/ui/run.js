@@ -9,6 +9,7 @@ import { ApiError, Series, follow, get, post } from "./api.js";
 import { CurveSet } from "./curveset.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { FleetView } from "./fleet.js";
+import { Knob } from "./knob.js";
 import { EventLog } from "./log.js";
 import { confirm } from "./page.js";
 import { Samples } from "./samples.js";
@@ -48,6 +49,7 @@ export class RunView {
     this.eta = h("span", { class: "note" });
     this.facts = h("dl", { class: "facts-grid" });
     this.timeline = new Timeline({ id: "timeline", table: "steps" });
+    this.knob = new Knob(this.path, () => this.ring());
     this.curves = new CurveSet();
     this.stepTable = stepTable(this.steps.path);
     this.evaluationTable = evaluationTable(this.evaluations.path);
@@ -83,6 +85,7 @@ export class RunView {
         "section",
         { "aria-labelledby": "schedule-title" },
         h("h2", { id: "schedule-title" }, "Sync schedule"),
+        this.knob.element,
         this.timeline.element,
       ),
       h(
@@ -188,10 +191,12 @@ export class RunView {
     setText(this.count, `step ${whole(step)} / ${whole(steps)}`);
     this.eta.hidden = eta === null;
     setText(this.eta, eta === null ? "" : `${duration(eta)} to go`);
+    this.knob.element.hidden = this.over;
+    this.knob.update(run);
     this.showFacts(run);
     setText(this.spec, JSON.stringify(run.spec, null, 2));
     const rows = this.steps.rows;
-    const seen = JSON.stringify([run.state, step, rows.at(-1)?.finished_at, this.evaluations.rows.length]);
+    const seen = JSON.stringify([run.state, run.spec.sync, step, rows.at(-1)?.finished_at, this.evaluations.rows.length]);
     if (seen === this.drawn) return;
     this.drawn = seen;
     this.timeline.update(rows, { steps, sync: run.spec.sync, over: this.over });

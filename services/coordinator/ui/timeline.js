@@ -46,7 +46,7 @@ export class Timeline {
       draw: (layer, x, width) => this.draw(layer, x, width),
       read: (index, x) => this.read(index, x),
       summary: () => this.summary(),
-      empty: () => "",
+      empty: () => (this.over ? "No step was made." : ""),
     });
     this.range = h(
       "select",

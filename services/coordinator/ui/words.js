@@ -22,11 +22,12 @@ export function decimal(value) {
 }
 
 /**
- * 1h02m, 3m07s, 12s, 0.4s.
+ * 1h02m, 3m07s, 12s, 1.4s, 36ms.
  * @param {number | null | undefined} seconds
  */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "-";
+  if (seconds < 1) return `${Math.round(seconds * 1000)}ms`;
   if (seconds < 10) return `${seconds.toFixed(1)}s`;
   const all = Math.round(seconds);
   const [hours, minutes, rest] = [Math.floor(all / 3600), Math.floor((all % 3600) / 60), all % 60];
@@ -70,8 +71,10 @@ const every = (period) =>
 /** @param {Run} run */
 export function syncOf(run) {
   const { period, lag, changes = [] } = run.spec.sync;
-  const later = changes.map((/** @type {any} */ change) => `, from step ${change.step} ${every(change.period)}`).join("");
-  return `${every(period)}${later}${lag ? ", one window behind" : ""}`;
+  /** @type {Map<number, number | "never">} the last word on a step holds */
+  const periods = new Map([[0, period], ...changes.map((/** @type {any} */ change) => [change.step, change.period])]);
+  const parts = [...periods].map(([step, one]) => (step ? `from step ${step} ${every(one)}` : every(one)));
+  return `${parts.join(", ")}${lag ? ", one window behind" : ""}`;
 }
 
 /** @param {Run} run */

@@ -48,16 +48,16 @@ def test_a_grandchild_in_its_own_session_is_found_by_its_mark(mark: str) -> None
         grandchild = int(child.stdout.readline())
         child.kill()
         child.wait()
-        until(lambda: belonging(mark) == [grandchild])
-        assert kill_all(mark) == 1
-        assert belonging(mark) == []
+        until(lambda: belonging(mark=mark) == [grandchild])
+        assert kill_all(mark=mark) == 1
+        assert belonging(mark=mark) == []
 
 
 def test_a_process_without_the_mark_is_found_by_its_session(mark: str) -> None:
     with start(SLEEP, mark=None) as child:
-        assert belonging(mark) == []
-        assert belonging(mark, {child.pid}) == [child.pid]
-        assert kill_all(mark, {child.pid}) == 1
+        assert belonging(mark=mark) == []
+        assert belonging(sessions={child.pid}) == [child.pid]
+        assert kill_all(sessions={child.pid}) == 1
         assert child.wait() == -signal.SIGKILL
 
 
@@ -83,6 +83,6 @@ time.sleep(60)
         process.kill()
         process.wait()
         # Then the watched child is gone, and the other one is not
-        until(lambda: belonging(mark, {watched}) == [])
-        assert belonging(mark, {forgotten}) == [forgotten]
+        until(lambda: belonging(sessions={watched}) == [])
+        assert belonging(sessions={forgotten}) == [forgotten]
         os.kill(forgotten, signal.SIGKILL)

@@ -1,0 +1,89 @@
+"""Steering a run while it goes: another period, a pause, a second life."""
+
+from __future__ import annotations
+
+import httpx
+
+from syncline import runspec
+from tests.e2e.local_stack import LocalStack, small_spec
+
+
+def test_the_period_changes_at_the_next_window_and_the_steps_show_it(stack: LocalStack) -> None:
+    stack.scale(1)
+    run_id = stack.submit(small_spec(steps=60, sync={"period": 10, "lag": 0}))
+    stack.at_step(run_id, 3)
+    changed = stack.api.patch(f"/v1/runs/{run_id}", json={"sync": {"period": 2}})
+    assert changed.status_code == 200, changed.text
+    stack.finish(run_id)
+    spec = runspec.parse(stack.run(run_id)["spec"])
+    (change,) = spec.sync.changes
+    assert change.period == 2
+    schedule = spec.schedule()
+    steps = stack.steps(run_id)
+    assert [row["version"] for row in steps] == [schedule.version_for_step(step) for step in range(60)]
+    assert {row["staleness"] for row in steps[change.step + 10 :]} == {0, 1}
+    texts = [event["data"].get("text", "") for event in _events(stack, run_id) if event["event"] == "message"]
+    assert any("sync period 2" in text for text in texts)
+
+
+def test_offline_can_become_online(stack: LocalStack) -> None:
+    stack.scale(1)
+    run_id = stack.submit(small_spec(steps=80, sync={"period": "never", "lag": 0}))
+    stack.at_step(run_id, 2)
+    assert stack.api.patch(f"/v1/runs/{run_id}", json={"sync": {"period": 1}}).status_code == 200
+    stack.finish(run_id)
+    staleness = [row["staleness"] for row in stack.steps(run_id)]
+    assert staleness[:10] == list(range(10))
+    assert staleness[-10:] == [0] * 10
+
+
+def test_a_change_that_makes_no_sense_is_refused(stack: LocalStack) -> None:
+    run_id = stack.submit(small_spec(steps=2))
+    for body in ({"sync": {"period": 0}}, {"steps": 7}, {"sync": {}}):
+        assert stack.api.patch(f"/v1/runs/{run_id}", json=body).status_code == 422
+    stack.finish(run_id)
+    assert stack.api.patch(f"/v1/runs/{run_id}", json={"sync": {"period": 3}}).status_code == 409
+
+
+def test_a_paused_run_holds_and_goes_on_to_the_same_bytes(stack: LocalStack) -> None:
+    stack.scale(1)
+    spec = small_spec(steps=40)
+    undisturbed = stack.submit(spec)
+    stack.finish(undisturbed)
+    paused = stack.submit(spec)
+    stack.at_step(paused, 4)
+    assert stack.api.post(f"/v1/runs/{paused}:pause").json()["state"] == "paused"
+    stack.until(
+        lambda: "paused" in str(stack.api.get("/v1/fleet").json()["learner"][0].get("detail", "")),
+        what="the learner to hold",
+    )
+    held_at = stack.run(paused)["progress"]["step"]
+    assert held_at < 40
+    assert stack.api.post(f"/v1/runs/{paused}:resume").json()["state"] == "running"
+    stack.finish(paused)
+    assert stack.final_weights(paused) == stack.final_weights(undisturbed)
+
+
+def test_a_cancelled_run_can_be_resumed_from_its_saved_state(stack: LocalStack) -> None:
+    stack.scale(1)
+    spec = small_spec(steps=40)
+    undisturbed = stack.submit(spec)
+    stack.finish(undisturbed)
+    cancelled = stack.submit(spec)
+    stack.at_step(cancelled, 9)
+    stack.api.post(f"/v1/runs/{cancelled}:cancel")
+    assert stack.api.post(f"/v1/runs/{cancelled}:resume").json()["state"] == "pending"
+    stack.finish(cancelled)
+    assert stack.final_weights(cancelled) == stack.final_weights(undisturbed)
+    assert stack.api.post(f"/v1/runs/{cancelled}:resume").status_code == 409, "success is final"
+
+
+def _events(stack: LocalStack, run_id: str) -> list[dict[str, object]]:
+    import json
+
+    text = httpx.get(f"{stack.api.base_url}/v1/runs/{run_id}/events", timeout=20).text
+    events = []
+    for block in text.replace("\r\n", "\n").strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+        events.append(fields | {"data": json.loads(fields["data"])})
+    return events

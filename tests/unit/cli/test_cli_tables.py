@@ -1,0 +1,50 @@
+"""What `list` and `status` print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.cli import tables
+
+RUN: dict[str, Any] = {
+    "id": "quickstart-a1b2c3",
+    "name": "quickstart",
+    "state": "stalled",
+    "reason": "no generator answers",
+    "created_at": "2026-01-02T03:04:05.678+00:00",
+    "progress": {"step": 23, "steps": 400, "eta_seconds": 61.0},
+    "version": 20,
+    "staleness": None,
+    "folder": "/" + "deep/" * 40 + "run",
+    "model_folder": None,
+}
+
+
+def test_runs_are_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_runs([RUN, RUN | {"id": "b", "state": "succeeded"}])
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.index("state") == first.index("stalled") == second.index("succeeded")
+    assert "23/400  20       -          2026-01-02 03:04:05" in first
+
+
+def test_no_runs_are_a_header(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_runs([])
+    assert capsys.readouterr().out.startswith("run  name")
+
+
+def test_a_run_is_shown_with_its_generators_and_nothing_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = {
+        "inference": [
+            {"id": "inference-0", "phase": "serving", "version": 20, "trouble": ""},
+            {"id": "inference-1", "phase": "failed", "version": None, "trouble": "digest mismatch"},
+        ]
+    }
+    tables.print_run(RUN, fleet)
+    lines = capsys.readouterr().out.splitlines()
+    assert "state         stalled: no generator answers" in lines
+    assert "step          23/400, 1m01s to go" in lines
+    assert "inference-0   serving, version 20" in lines
+    assert "inference-1   failed, no version yet: digest mismatch" in lines
+    assert f"folder        {RUN['folder']}" in lines
