@@ -36,6 +36,9 @@ async def serve(settings: CoordinatorSettings) -> int:
 
 
 def main() -> int:
+    # The coordinator holds no torch, also where torch is installed beside it: transformers, of which only the
+    # tokenizers are wanted, would import it and take ten seconds and 300 MB for nothing.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     settings = CoordinatorSettings()
     telemetry.setup("coordinator", settings)
     try:
