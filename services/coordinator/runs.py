@@ -20,7 +20,7 @@ from services.coordinator.fleet import Fleet
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Run, RunStore
 from services.coordinator.submission import Prepared, prepare
-from services.coordinator.summary import write_summary
+from services.coordinator.summary import checkpoint_folder, write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
 from syncline.errors import Conflict, SynclineError
@@ -150,7 +150,13 @@ class Runs:
     async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
         live = self._fleet.roles["reward"]
         offered = frozenset(name for member in live for name in member.status.get("rewards", ())) if live else None
-        return await asyncio.to_thread(prepare, spec, self._settings, rewards=offered)
+        return await asyncio.to_thread(
+            prepare,
+            spec,
+            self._settings,
+            rewards=offered,
+            find_checkpoint=lambda run_id, which: checkpoint_folder(self.store.get(run_id), which),
+        )
 
     def _count(self) -> None:
         for state in RunState:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from services.coordinator import seed_model
 from services.coordinator.prompts import Row, read_rows
 from services.coordinator.settings import CoordinatorSettings
-from syncline.errors import FieldProblem, InvalidSpec
+from syncline.errors import FieldProblem, InvalidSpec, NotFound
 from syncline.runspec import Evaluation, RunSpec, Task
 
 Result = TypeVar("Result")
@@ -29,7 +29,17 @@ class Prepared:
     """By evaluation name."""
 
 
-def prepare(spec: RunSpec, settings: CoordinatorSettings, *, rewards: frozenset[str] | None) -> Prepared:
+FindCheckpoint = Callable[[str, str], Path]
+"""Run id and "final", "best" or "v<version>" -> published folder. Raises NotFound, saying what there is."""
+
+
+def prepare(
+    spec: RunSpec,
+    settings: CoordinatorSettings,
+    *,
+    rewards: frozenset[str] | None,
+    find_checkpoint: FindCheckpoint,
+) -> Prepared:
     """Resolve and read everything that the spec names.
 
     `rewards` are the types that the live reward services offer; None when none is live yet.
@@ -44,7 +54,7 @@ def prepare(spec: RunSpec, settings: CoordinatorSettings, *, rewards: frozenset[
             problems.extend(error.problems)
             return None
 
-    folder = attempt(lambda: resolve(spec.model.path, settings.model_root, field="model.path"))
+    folder = attempt(lambda: model_folder(spec.model.path, settings, find_checkpoint))
     context = attempt(lambda: seed_model.check(folder)) if folder else None
     parts: list[tuple[str, Task | Evaluation]] = [
         *((f"tasks.{index}", task) for index, task in enumerate(spec.tasks)),
@@ -98,6 +108,21 @@ def prepare(spec: RunSpec, settings: CoordinatorSettings, *, rewards: frozenset[
             evaluation.name: rows[f"evaluation.{index}"] for index, evaluation in enumerate(spec.evaluation)
         },
     )
+
+
+def model_folder(text: str, settings: CoordinatorSettings, find_checkpoint: FindCheckpoint) -> Path:
+    """The seed model: a folder under a root, or another run's checkpoint, as in run://RUN/final or run://RUN/best."""
+    if not text.startswith("run://"):
+        roots = (settings.model_root, settings.run_root)  # a resumed run's seed may be a checkpoint of another run
+        inside = [root for root in roots if (root.resolve() / text).resolve().is_relative_to(root.resolve())]
+        return resolve(text, inside[0] if inside else settings.model_root, field="model.path")
+    run_id, _, which = text.removeprefix("run://").partition("/")
+    try:
+        return find_checkpoint(run_id, which or "final")
+    except NotFound as error:
+        raise InvalidSpec(
+            [FieldProblem("model.path", error.message, "run://RUN/final, run://RUN/best or run://RUN/v50")]
+        ) from error
 
 
 def resolve(text: str, root: Path, *, field: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from services.coordinator.store import Run
 from syncline import checkpoints
+from syncline.errors import NotFound
 
 
 def summary_path(run: Run) -> Path:
@@ -23,6 +24,29 @@ def model_folder(run: Run) -> Path | None:
         if folder.is_dir():
             return folder.resolve()
     return None
+
+
+def checkpoint_folder(run: Run, which: str) -> Path:
+    """A published checkpoint that is still on storage: `final`, `best` by the first evaluation set, or `v<version>`.
+
+    Raises NotFound, saying what there is.
+    """
+    kept = checkpoints.published(run.folder)
+    if not kept:
+        raise NotFound(f"run {run.id} has no published checkpoint")
+    if which == "final":
+        version = kept[-1]
+    elif which == "best":
+        scored = [row for row in run.series["evaluations"] if row["version"] in kept and row["accuracy"] is not None]
+        if not scored:
+            raise NotFound(f"run {run.id} has no evaluated checkpoint on storage")
+        first = [row for row in scored if row["name"] == run.spec.evaluation[0].name] or scored
+        version = max(first, key=lambda row: (row["accuracy"], row["version"]))["version"]
+    else:
+        version = int(which.removeprefix("v")) if which.removeprefix("v").isdigit() else -1
+        if version not in kept:
+            raise NotFound(f"run {run.id} has no checkpoint {which!r}; there are: {', '.join(f'v{v}' for v in kept)}")
+    return checkpoints.version_folder(run.folder, version).resolve()
 
 
 def write_summary(run: Run) -> None:

@@ -30,7 +30,7 @@ class Model(Part):
     """The seed model."""
 
     path: str = Field(min_length=1)
-    """Folder in Hugging Face layout: a path, or hf://owner/name."""
+    """Folder in Hugging Face layout, or another run's checkpoint: run://RUN/final, run://RUN/best, run://RUN/v50."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that learner and generators compute in."""
 

@@ -78,6 +78,19 @@ def test_a_cancelled_run_can_be_resumed_from_its_saved_state(stack: LocalStack) 
     assert stack.api.post(f"/v1/runs/{cancelled}:resume").status_code == 409, "success is final"
 
 
+def test_a_run_can_start_from_another_runs_checkpoint(stack: LocalStack) -> None:
+    stack.scale(1)
+    first = stack.submit(small_spec(steps=8))
+    stack.finish(first)
+    second = stack.submit(small_spec(steps=4, model={"path": f"run://{first}/final"}))
+    stack.finish(second)
+    seed = (stack.folder / "runs" / second / "checkpoints" / "v000000" / "model.safetensors").read_bytes()
+    assert seed == stack.final_weights(first)
+    refused = stack.api.post("/v1/runs", json=small_spec(model={"path": f"run://{first}/v3"}))
+    assert refused.status_code == 422
+    assert "there are: v" in refused.json()["errors"][0]["problem"]
+
+
 def _events(stack: LocalStack, run_id: str) -> list[dict[str, object]]:
     import json
 
