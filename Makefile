@@ -11,6 +11,7 @@ PORT ?= 8080
 GENERATORS ?= 1
 ENGINE ?= vllm
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,8 +45,8 @@ test: lint type layers pytest ## Everything that CI runs: style, types, layers, 
 test-fast: $(STAMP) ## The unit tests
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
-pytest: $(STAMP) ## All tests. ARGS='-k name'
-	$(BIN)/python -m pytest $(ARGS)
+pytest: $(STAMP) ## All tests, a file at a time in each of JOBS processes. ARGS='-k name'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## Style of the code
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -53,6 +53,9 @@ class Engine(StrEnum):
 SpecFile = Annotated[Path, typer.Argument(help="run spec in YAML or JSON")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run; the newest one if left out")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="change a field; repeatable")]
+From = Annotated[
+    str, typer.Option("--from", metavar="RUN[/final|best|vN]", help="start from a checkpoint of another run")
+]
 Server = Annotated[str, typer.Option(envvar="SYNCLINE_SERVER", help="address of the coordinator")]
 Token = Annotated[str, typer.Option(envvar="SYNCLINE_TOKEN", help="bearer token, if it asks for one")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="format of what is printed")]
@@ -68,6 +71,7 @@ _STACK = Path(".run")
 def run(
     spec: SpecFile,
     set_: Overrides = None,
+    from_: From = "",
     generators: Generators = 1,
     engine: WhichEngine = Engine.VLLM,
     port: Port = 8080,
@@ -82,7 +86,7 @@ def run(
     from services.cli import report, specfile
     from services.cli.session import StackChoice, run_to_the_end
 
-    checked = specfile.load(spec, overrides=set_ or [])
+    checked = specfile.load(spec, overrides=_with_start(set_, from_))
     choice = StackChoice(
         folder=folder.resolve(),
         port=port,
@@ -106,6 +110,7 @@ def run(
 def submit(
     spec: SpecFile,
     set_: Overrides = None,
+    from_: From = "",
     server: Server = _DEFAULT_SERVER,
     token: Token = "",
     output: Output = Format.TEXT,
@@ -113,7 +118,7 @@ def submit(
     """Hand in a run and return at once; prints its id."""
     from services.cli import specfile
 
-    checked = specfile.load(spec, overrides=set_ or [])
+    checked = specfile.load(spec, overrides=_with_start(set_, from_))
     created = _api(server, token).submit(checked.model_dump(mode="json"))
     _print_json(created) if output is Format.JSON else print(created["id"])
 
@@ -179,9 +184,39 @@ def cancel(
     run_id: RunId = "", server: Server = _DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
 ) -> None:
     """Cancel a run."""
+    _act("cancel", run_id, server, token, output)
+
+
+@app.command()
+def pause(
+    run_id: RunId = "", server: Server = _DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Hold a run before its next step; nothing is lost."""
+    _act("pause", run_id, server, token, output)
+
+
+@app.command()
+def resume(
+    run_id: RunId = "", server: Server = _DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Continue a paused run, or a failed or cancelled one from its last saved state."""
+    _act("resume", run_id, server, token, output)
+
+
+@app.command("set-period")
+def set_period(
+    period: Annotated[str, typer.Argument(help="updates between two syncs, or never")],
+    run_id: RunId = "",
+    server: Server = _DEFAULT_SERVER,
+    token: Token = "",
+    output: Output = Format.TEXT,
+) -> None:
+    """Change the sync period of a run, from its next window on."""
     api = _api(server, token)
-    found = api.cancel(run_id or api.newest()["id"])
-    _print_json(found) if output is Format.JSON else print(f"{found['id']}: {found['state']}")
+    found = api.change_period(run_id or api.newest()["id"], int(period) if period.isdigit() else period)
+    last = found["spec"]["sync"]["changes"][-1]
+    text = f"{found['id']}: period {last['period']} from the window that starts at step {last['step']} or after"
+    _print_json(found) if output is Format.JSON else print(text)
 
 
 @app.command()
@@ -234,6 +269,16 @@ def scale(generators: Annotated[int, typer.Argument(min=0)], folder: Folder = _S
 
     stack.scale(folder.resolve(), generators)
     print(f"{generators} generators wanted; watch them come and go: syncline status", file=sys.stderr)
+
+
+def _with_start(overrides: list[str] | None, start: str) -> list[str]:
+    return [*(overrides or []), *([f"model.path=run://{start}"] if start else [])]
+
+
+def _act(verb: Literal["cancel", "pause", "resume"], run_id: str, server: str, token: str, output: Format) -> None:
+    api = _api(server, token)
+    found = api.act(run_id or api.newest()["id"], verb)
+    _print_json(found) if output is Format.JSON else print(f"{found['id']}: {found['state']}")
 
 
 def _api(server: str, token: str) -> Api:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -80,8 +80,13 @@ class Api:
     def evaluations(self, run_id: str) -> list[dict[str, Any]]:
         return self._pages(f"/v1/runs/{run_id}/evaluations", "evaluations")
 
-    def cancel(self, run_id: str) -> dict[str, Any]:
-        return self._call("POST", f"/v1/runs/{run_id}:cancel")
+    def act(self, run_id: str, verb: Literal["cancel", "pause", "resume"]) -> dict[str, Any]:
+        """Do something to a run; it answers as it then is."""
+        return self._call("POST", f"/v1/runs/{run_id}:{verb}")
+
+    def change_period(self, run_id: str, period: int | str) -> dict[str, Any]:
+        """Another sync period from the next window on."""
+        return self._call("PATCH", f"/v1/runs/{run_id}", json={"sync": {"period": period}})
 
     def fleet(self) -> dict[str, Any]:
         return self._call("GET", "/v1/fleet")

@@ -107,7 +107,7 @@ def _running_stack(api: Api, server: str, choice: StackChoice, display: Display)
 def _cancel(api: Api, run_id: str) -> str:
     """Ask for the end of a run and give it a moment; returns the state it is in then."""
     try:
-        state = str(api.cancel(run_id)["state"])
+        state = str(api.act(run_id, "cancel")["state"])
         deadline = time.monotonic() + _CANCEL_DEADLINE_S
         while state not in TERMINAL and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -16,6 +16,7 @@ from services.coordinator.store import RunStore
 from syncline import streams, telemetry
 from syncline.errors import SynclineError
 from syncline.lifecycle import run_service
+from syncline.settings import load
 
 
 async def serve(settings: CoordinatorSettings) -> int:
@@ -39,7 +40,7 @@ def main() -> int:
     # The coordinator holds no torch, also where torch is installed beside it: transformers, of which only the
     # tokenizers are wanted, would import it and take ten seconds and 300 MB for nothing.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    settings = CoordinatorSettings()
+    settings = load(CoordinatorSettings)
     telemetry.setup("coordinator", settings)
     try:
         return asyncio.run(serve(settings))

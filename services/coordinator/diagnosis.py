@@ -30,7 +30,8 @@ async def blocked(
                 return f"no generator is alive; {work} prompts wait for version {handle.version}"
         elif len(troubles) == len(fleet.roles["inference"]):
             return f"no generator could load version {handle.version}: " + "; ".join(sorted(set(troubles.values())))
-    if waiting_s < stall_after_s:
+    loading = any(member.status.get("phase") == "loading" for member in fleet.roles["inference"])
+    if waiting_s < stall_after_s or loading:  # a load has a deadline of its own; the first one starts the engine
         return ""
     rollouts = int(await redis.xlen(keys.ROLLOUTS))
     scored = int(await redis.xlen(keys.scored(run_id)))

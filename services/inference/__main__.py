@@ -19,6 +19,7 @@ from syncline.errors import SynclineError
 from syncline.ids import new_member_id
 from syncline.lifecycle import run_service
 from syncline.membership import Registration
+from syncline.settings import load
 from syncline.v1.inference_service_pb2 import DESCRIPTOR
 from syncline.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
@@ -85,7 +86,7 @@ def status(generator: Generator) -> Mapping[str, Any]:
 
 
 def main() -> int:
-    settings = InferenceSettings()
+    settings = load(InferenceSettings)
     telemetry.setup("inference", settings)
     try:
         return asyncio.run(serve(settings))

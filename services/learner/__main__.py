@@ -15,6 +15,7 @@ from syncline import ids, streams, telemetry
 from syncline.lifecycle import run_service
 from syncline.membership import Registration
 from syncline.rpc import Server
+from syncline.settings import load
 from syncline.v1 import learner_service_pb2, learner_service_pb2_grpc
 
 
@@ -49,7 +50,7 @@ async def serve(settings: LearnerSettings) -> int:
 
 
 def main() -> None:
-    settings = LearnerSettings()
+    settings = load(LearnerSettings)
     telemetry.setup("learner", settings)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

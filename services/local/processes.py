@@ -36,9 +36,9 @@ def belonging(*, mark: str = "", sessions: Collection[int] = ()) -> list[int]:
 
 
 def kill_all(*, mark: str = "", sessions: Collection[int] = (), within_s: float = 5.0) -> int:
-    """SIGKILL what carries `mark` or is in one of `sessions`, again until nothing is left; returns how many processes that were.
+    """SIGKILL what carries `mark` or is in one of `sessions`; returns how many processes that were.
 
-    Again, because a process that is being killed may just have started another one.
+    Again and again until nothing is left, because a process that is being killed may just have started another one.
     """
     killed: set[int] = set()
     deadline = time.monotonic() + within_s

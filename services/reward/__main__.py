@@ -15,6 +15,7 @@ from services.reward.worker import RewardWorker
 from syncline import ids, lifecycle, rpc, streams, telemetry
 from syncline.errors import SynclineError, Unavailable
 from syncline.membership import Registration
+from syncline.settings import load
 from syncline.v1.reward_service_pb2 import DESCRIPTOR
 from syncline.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_server
 
@@ -68,7 +69,7 @@ async def serve(settings: RewardSettings) -> int:
 
 
 def main() -> int:
-    settings = RewardSettings()
+    settings = load(RewardSettings)
     telemetry.setup("reward", settings)
     try:
         return asyncio.run(serve(settings))

@@ -6,10 +6,11 @@ Run specs never hold a host name or a secret, and settings never hold an experim
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -46,3 +47,17 @@ class ServiceSettings(BaseSettings):
 
     def hostname(self) -> str:
         return socket.gethostname()
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def load(kind: type[Settings]) -> Settings:
+    """The settings of a service from its environment; a wrong one ends the process with a line that names it."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            name = "".join(f"SYNCLINE_{part}".upper() for part in detail["loc"][:1]) or "SYNCLINE_*"
+            print(f"{name}: {detail['msg']}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""Drives a headless Chromium over a pipe with its DevTools protocol: no driver, no port, nothing to install for Python."""
+"""Drives a headless Chromium over a pipe with its DevTools protocol: no driver, no port, no package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,11 @@ class Chromium:
     # -- what a user does ------------------------------------------------------------------------
 
     def open(self, url: str) -> None:
+        """Go there, and wait until the page and its scripts are loaded."""
         self.complaints.clear()
         self.requested.clear()
         self._call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete'")
 
     def press(self, key: str) -> None:
         """Press a key where the focus is: "Enter", "Tab", "ArrowLeft" ..."""
@@ -91,6 +94,13 @@ class Chromium:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._call("Emulation.setEmulatedMedia", features=features)
 
+    @contextmanager
+    def blocking(self, pattern: str) -> Iterator[None]:
+        """Let no request to such an address through."""
+        self._call("Network.setBlockedURLs", urls=[pattern])
+        yield
+        self._call("Network.setBlockedURLs", urls=[])
+
     def screenshot(self, file: Path) -> None:
         shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(shot["data"]))
@@ -110,7 +120,7 @@ class Chromium:
 
     def until(self, expression: str, *, within_s: float = 30) -> None:
         """Wait until a JavaScript expression is true."""
-        self._wait(lambda: bool(self.ask(expression)), expression, within_s)
+        self._wait(lambda: bool(self.ask(f"Boolean({expression})")), expression, within_s)
 
     def until_text(self, text: str, *, within_s: float = 30) -> None:
         self._wait(lambda: text in self.text(), f"{text!r} on the page", within_s)
@@ -119,7 +129,7 @@ class Chromium:
         deadline = time.monotonic() + within_s
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {within_s:g} s for {what}\n{self.text()}\n{self.complaints}")
+                raise AssertionError(f"waited {within_s:g} s for {what}\n{self.complaints}\n{self.text()}")
             time.sleep(0.05)
 
     # -- the protocol ----------------------------------------------------------------------------

@@ -181,8 +181,3 @@ async def test_storage_that_refuses_fails_the_attempt_and_names_the_folder(
     assert event.failed.code == "checkpoint_error"
     assert str(world.run_dir) in event.failed.message
     assert "mend the storage" in event.failed.message
-
-
-async def test_options_that_contradict_each_other_fail_the_attempt(model: Path, world: World) -> None:
-    (event,) = await world.train(spec_of(model, algorithm={"name": "grpo", "clip": 0.2, "importance_cap": 2.0}))
-    assert (event.failed.code, "importance_cap" in event.failed.message) == ("invalid_spec", True)

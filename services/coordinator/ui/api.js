@@ -78,7 +78,11 @@ async function request(path, { method = "GET", body, signal } = {}) {
   try {
     const headers = new Headers({ Accept: "application/json" });
     if (body !== undefined) headers.set("Content-Type", "application/json");
-    const response = await send(path, { method, headers, body: body === undefined ? null : JSON.stringify(body) }, deadline);
+    const response = await send(
+      path,
+      { method, headers, body: body === undefined ? null : JSON.stringify(body) },
+      deadline,
+    );
     if (!response.ok) throw await problem(response);
     return await response.json();
   } catch (error) {

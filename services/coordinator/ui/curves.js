@@ -7,7 +7,6 @@ import { Figure, MARGIN, linear, path, roundDomain, xAxis, yAxis } from "./plot.
 import { decimal } from "./words.js";
 
 const HEIGHT = 190;
-const HALF_LIFE = 4;
 
 /**
  * @typedef {object} Line
@@ -16,11 +15,11 @@ const HALF_LIFE = 4;
  */
 
 /**
- * Exponential mean with a half-life in points, started without bias.
+ * Exponential mean, started without bias. It halves its memory every few points, or every eightieth of a long series.
  * @param {number[]} values
- * @param {number} [halfLife]
  */
-export function smooth(values, halfLife = HALF_LIFE) {
+export function smooth(values) {
+  const halfLife = Math.max(4, values.length / 80);
   const keep = 0.5 ** (1 / halfLife);
   let [sum, weight] = [0, 0];
   return values.map((value) => {
@@ -96,7 +95,10 @@ export class Curves {
     xAxis(layer, this.domain, x, { bottom, width, name: this.xName });
     this.lines.forEach((line, i) => {
       const raw = /** @type {[number, number][]} */ (line.points.map(([px, py]) => [x(px), this.y(py)]));
-      layer.append(s("path", { class: `line-${i}${this.smoothed ? " raw" : ""}`, d: path(raw) }));
+      const alone = this.lines.length === 1; // the noise of several lines hides them all
+      if (alone || !this.smoothed) {
+        layer.append(s("path", { class: `line-${i}${this.smoothed ? " raw" : ""}`, d: path(raw) }));
+      }
       if (this.smoothed) {
         const even = /** @type {[number, number][]} */ (line.points.map(([px], k) => [x(px), this.y(line.smooth[k])]));
         layer.append(s("path", { class: `line-${i}`, d: path(even) }));
@@ -121,8 +123,9 @@ export class Curves {
       if (k < 0) continue;
       const value = line.points[k][1];
       dots.push([x(at), this.y(this.smoothed ? line.smooth[k] : value)]);
-      const name = this.lines.length > 1 ? `${line.name} ` : "";
-      parts.push(`${name}${decimal(value)}${this.smoothed ? ` (smoothed ${decimal(line.smooth[k])})` : ""}`);
+      const alone = this.lines.length === 1;
+      const even = this.smoothed ? ` (${alone ? "smoothed " : ""}${decimal(line.smooth[k])})` : "";
+      parts.push(`${alone ? "" : `${line.name} `}${decimal(value)}${even}`);
     }
     return { x: at, text: parts.join("  "), dots };
   }

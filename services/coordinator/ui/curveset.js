@@ -5,6 +5,9 @@
 import { Curves } from "./curves.js";
 import { h } from "./dom.js";
 
+/** Steps after which the fourth figure is smoothed as well. */
+const LONG = 300;
+
 /** @typedef {(row: any) => Record<string, number | undefined>} LinesOf the values of a step by name of the line */
 
 /**
@@ -29,7 +32,14 @@ export class CurveSet {
     const steps = { xName: "step", table: "steps" };
     this.reward = new Curves({ id: "reward", title: "Reward", smoothed: true, fraction: true, ...steps });
     this.accuracy = new Curves({
-      ...{ id: "accuracy", title: "Held-out accuracy", xName: "version", table: "evaluations", fraction: true, dotted: true },
+      ...{
+        id: "accuracy",
+        title: "Held-out accuracy",
+        xName: "version",
+        table: "evaluations",
+        fraction: true,
+        dotted: true,
+      },
     });
     this.loss = new Curves({ id: "loss", title: "Loss", smoothed: true, ...steps });
     this.chosen = new Curves({ id: "chosen", title: "Per step", ...steps });
@@ -62,7 +72,11 @@ export class CurveSet {
     const due = over ? "No evaluation came in." : "The first evaluation is not in yet.";
     const none = evaluated ? due : "The run spec asks for no evaluation.";
     this.accuracy.update(accuracyLines(evaluations), this.domain, none);
-    this.loss.update(linesOf(rows, (row) => ({ loss: row.metrics.loss })), this.domain, this.empty);
+    this.loss.update(
+      linesOf(rows, (row) => ({ loss: row.metrics.loss })),
+      this.domain,
+      this.empty,
+    );
     this.reward.update(rewardLines(rows), this.domain, this.empty);
     this.drawChosen();
   }
@@ -71,6 +85,7 @@ export class CurveSet {
     const name = this.select.value;
     /** @type {LinesOf} */
     const of = CHOICES[name] ?? ((row) => ({ [name]: row.metrics[name] }));
+    this.chosen.smoothed = this.rows.length > LONG;
     this.chosen.update(linesOf(this.rows, of), this.domain, this.empty);
   }
 }
@@ -82,7 +97,7 @@ export class CurveSet {
 function roomFor(count) {
   const least = Math.max(count * 1.1, 10);
   const power = 10 ** Math.floor(Math.log10(least));
-  return ([1, 2, 3, 4, 5, 6, 8, 10].find((factor) => factor * power >= least) ?? 10) * power;
+  return ([1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((factor) => factor * power >= least) ?? 10) * power;
 }
 
 /**

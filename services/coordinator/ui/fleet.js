@@ -24,7 +24,13 @@ const REWARDS = [
   { name: "Verdicts" },
   { name: "Since", number: true },
 ];
-const LEARNERS = [{ name: "Learner" }, { name: "Phase" }, { name: "Run" }, { name: "Step", number: true }, { name: "Doing" }];
+const LEARNERS = [
+  { name: "Learner" },
+  { name: "Phase" },
+  { name: "Run" },
+  { name: "Step", number: true },
+  { name: "Doing" },
+];
 
 export class FleetView {
   constructor() {
@@ -54,7 +60,10 @@ export class FleetView {
     ];
     const missing = roles.filter(([, members]) => members.length === 0).map(([name]) => name);
     const work = wanted ? `It works for ${wanted.run_id}.` : "It has nothing to do.";
-    setText(this.note, missing.length ? `Nothing can be trained: there is no ${missing.join(" and no ")} alive.` : work);
+    setText(
+      this.note,
+      missing.length ? `Nothing can be trained: there is no ${missing.join(" and no ")} alive.` : work,
+    );
     this.generators.element.hidden = !fleet.inference.length;
     this.rewards.element.hidden = !fleet.reward.length;
     this.learners.element.hidden = !fleet.learner.length;
@@ -105,5 +114,8 @@ function rewardRow(one) {
 
 /** @param {Record<string, any>} one */
 function learnerRow(one) {
-  return { key: one.id, cells: [one.id, one.phase, one.run || "-", one.run ? whole(one.step) : "-", one.detail || "-"] };
+  return {
+    key: one.id,
+    cells: [one.id, one.phase, one.run || "-", one.run ? whole(one.step) : "-", one.detail || "-"],
+  };
 }

@@ -13,7 +13,13 @@ export class Knob {
   constructor(path, changed) {
     this.path = path;
     this.changed = changed;
-    this.input = h("input", { id: "period", required: true, pattern: "never|[1-9][0-9]*", size: 6, autocomplete: "off" });
+    this.input = h("input", {
+      id: "period",
+      required: true,
+      pattern: "never|[1-9][0-9]*",
+      size: 6,
+      autocomplete: "off",
+    });
     this.button = h("button", { type: "submit" }, "Change");
     this.answer = h("span", { class: "note", role: "status" });
     this.element = h(

@@ -14,7 +14,12 @@ export class EventLog {
     this.events = [];
     this.last = "";
     this.dirty = true;
-    this.kinds = h("select", {}, h("option", { value: "" }, "all"), ...KINDS.map((kind) => h("option", { value: kind }, kind)));
+    this.kinds = h(
+      "select",
+      {},
+      h("option", { value: "" }, "all"),
+      ...KINDS.map((kind) => h("option", { value: kind }, kind)),
+    );
     this.all = h("button", { type: "button", hidden: true });
     this.whole = false;
     this.table = new Table("Events, newest first", [{ name: "Time" }, { name: "Kind" }, { name: "What happened" }], {

@@ -29,7 +29,7 @@ export function linear([low, high], [from, to]) {
 export function ticks([low, high], count, { integers = false } = {}) {
   const rough = (high - low) / Math.max(count, 1) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  let step = (([1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999)) ?? 10) * power;
+  let step = ([1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) ?? 10) * power;
   if (integers) step = Math.max(1, Math.round(step));
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) found.push(i * step);
@@ -58,10 +58,11 @@ export function roundDomain(values) {
     if (value > high) high = value;
   }
   if (low > high) return [0, 1];
-  if (low === high) [low, high] = [low - Math.max(Math.abs(low) * 0.1, 0.05), high + Math.max(Math.abs(high) * 0.1, 0.05)];
+  if (low === high)
+    [low, high] = [low - Math.max(Math.abs(low) * 0.1, 0.05), high + Math.max(Math.abs(high) * 0.1, 0.05)];
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = (([1, 2, 5, 10].find((factor) => factor * power >= rough)) ?? 10) * power;
+  const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10) * power;
   return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
 }
 
@@ -148,7 +149,14 @@ export class Figure {
     this.cursor = s("g", { class: "cursor" });
     this.svg = s(
       "svg",
-      { id: options.id, class: "plot", role: "img", tabindex: 0, height: options.height, "aria-details": options.table },
+      {
+        id: options.id,
+        class: "plot",
+        role: "img",
+        tabindex: 0,
+        height: options.height,
+        "aria-details": options.table,
+      },
       this.drawing,
       this.cursor,
     );
@@ -270,7 +278,7 @@ function keySwatch(name) {
 export function path(points) {
   /** @type {[number, number][]} */
   const kept = [];
-  for (let i = 0; i < points.length; ) {
+  for (let i = 0; i < points.length;) {
     const column = Math.round(points[i][0]);
     let [low, high] = [points[i], points[i]];
     const first = i;

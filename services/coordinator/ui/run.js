@@ -32,6 +32,9 @@ export class RunView {
     /** @type {Run | null} */
     this.run = null;
     this.live = false;
+    /** Events that came, and how many had come when the rows were last read. */
+    this.heard = 0;
+    this.read = -1;
     this.listening = false;
     this.drawn = "";
     this.ring = () => {};
@@ -110,7 +113,7 @@ export class RunView {
   /** @param {import("./page.js").Page} page */
   start(page) {
     this.ring = page.every(
-      () => (this.over ? 60_000 : this.live ? 10_000 : 2000),
+      () => (this.over ? 60_000 : this.live ? 3000 : 2000),
       (signal) => this.refresh(page, signal),
     );
     page.every(2000, async (signal) => this.fleet.update(await get("v1/fleet", signal)));
@@ -129,6 +132,7 @@ export class RunView {
       over: () => this.over,
       onEvent: (event) => {
         this.log.add(event);
+        this.heard += 1;
         this.ring();
       },
       onLive: (live) => {
@@ -167,8 +171,12 @@ export class RunView {
       return;
     }
     const all = [this.steps, this.evaluations, this.samples];
-    if (this.run && wentBack(this.run, run)) all.forEach((series) => series.reset());
-    await Promise.all(all.map((series) => series.refresh(signal)));
+    const [heard, again] = [this.heard, this.run !== null && wentBack(this.run, run)];
+    if (again) for (const series of all) series.reset();
+    if (again || !this.live || this.read !== heard) {
+      await Promise.all(all.map((series) => series.refresh(signal)));
+      this.read = heard;
+    }
     this.run = run;
     this.show(run);
     this.log.update();
@@ -196,7 +204,13 @@ export class RunView {
     this.showFacts(run);
     setText(this.spec, JSON.stringify(run.spec, null, 2));
     const rows = this.steps.rows;
-    const seen = JSON.stringify([run.state, run.spec.sync, step, rows.at(-1)?.finished_at, this.evaluations.rows.length]);
+    const seen = JSON.stringify([
+      run.state,
+      run.spec.sync,
+      step,
+      rows.at(-1)?.finished_at,
+      this.evaluations.rows.length,
+    ]);
     if (seen === this.drawn) return;
     this.drawn = seen;
     this.timeline.update(rows, { steps, sync: run.spec.sync, over: this.over });

@@ -106,7 +106,7 @@ function stateCell(run) {
 
 function howToStart() {
   const server = new URL(".", location.href).href.replace(/\/$/, "");
-  const token = hasToken() ? " \\\n  -H \"Authorization: Bearer $SYNCLINE_TOKEN\"" : "";
+  const token = hasToken() ? ' \\\n  -H "Authorization: Bearer $SYNCLINE_TOKEN"' : "";
   return h(
     "section",
     { class: "empty", "aria-label": "No runs yet" },

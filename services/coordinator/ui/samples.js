@@ -41,7 +41,14 @@ export class Samples {
       h("option", { value: "" }, "all"),
       ...["scored", "unparsable", "timeout"].map((name) => h("option", { value: name }, name)),
     );
-    this.step = h("input", { id: "samples-step", type: "number", min: 0, step: 1, inputmode: "numeric", placeholder: "newest" });
+    this.step = h("input", {
+      id: "samples-step",
+      type: "number",
+      min: 0,
+      step: 1,
+      inputmode: "numeric",
+      placeholder: "newest",
+    });
     this.newer = h("button", { type: "button" }, "Newer");
     this.older = h("button", { type: "button" }, "Older");
     this.news = h("button", { type: "button", hidden: true });
@@ -67,7 +74,9 @@ export class Samples {
     this.newer.addEventListener("click", () => this.turn(this.page - 1));
     this.older.addEventListener("click", () => this.turn(this.page + 1));
     this.news.addEventListener("click", () => this.renew());
-    for (const control of [this.step, this.tasks, this.verdicts]) control.addEventListener("change", () => this.renew());
+    for (const control of [this.step, this.tasks, this.verdicts])
+      control.addEventListener("change", () => this.renew());
+    this.turn(0);
   }
 
   /** @param {Sample[]} samples oldest first */
@@ -78,8 +87,9 @@ export class Samples {
       if (!known.has(task)) this.tasks.append(h("option", { value: task }, task));
     }
     const found = this.matching();
-    if (this.held.length < PAGE || found.length < this.held.length) this.renew();
     const more = found.length - this.held.length;
+    // An unfilled page takes in what comes, and what a later attempt makes anew is gone.
+    if (more < 0 || (more > 0 && this.held.length < PAGE)) return this.renew();
     this.news.hidden = more <= 0;
     setText(this.news, `Show ${plural(more, "newer one")}`);
   }
@@ -138,7 +148,11 @@ function card(group) {
       answer ? h("code", {}, answer) : "",
     ),
     h("pre", { class: "prompt" }, prompt),
-    h("div", { class: "sides" }, ...sides.map((sample, i) => side(sample, sample.role || (i === 0 ? "best" : "worst")))),
+    h(
+      "div",
+      { class: "sides" },
+      ...sides.map((sample, i) => side(sample, sample.role || (i === 0 ? "best" : "worst"))),
+    ),
     paired ? null : h("p", { class: "note" }, "The algorithm made no pair here: best and worst of the group."),
   );
 }
@@ -159,6 +173,15 @@ function side(sample, role) {
       h("span", { class: sample.verdict === "scored" ? null : "warn" }, sample.verdict),
       `, by ${sample.generator}`,
     ),
-    sample.completion === "" ? h("p", { class: "note" }, "(empty)") : h("pre", {}, sample.completion),
+    sample.completion === "" ? h("p", { class: "note" }, "(empty)") : completion(sample, role),
   );
+}
+
+/**
+ * A long one scrolls by itself, by keyboard too.
+ * @param {Sample} sample
+ * @param {string} role
+ */
+function completion(sample, role) {
+  return h("pre", { tabindex: 0, role: "group", "aria-label": `${role} completion` }, sample.completion);
 }

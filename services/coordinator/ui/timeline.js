@@ -12,7 +12,7 @@ import { plural } from "./words.js";
 
 const UPPER = 230;
 const LOWER = 64;
-const BETWEEN = 16;
+const BETWEEN = 20;
 const HEIGHT = MARGIN.top + UPPER + BETWEEN + LOWER + MARGIN.bottom;
 const LATEST = 12;
 const KEYS = [
@@ -119,12 +119,26 @@ export class Timeline {
     this.drawGaps(layer, bands, x);
     const now = this.rows.length;
     layer.append(
-      this.line("learner", [[from, from], [now, now]], x),
+      this.line(
+        "learner",
+        [
+          [from, from],
+          [now, now],
+        ],
+        x,
+      ),
       this.line("stairs", corners(bands), x),
     );
     if (!this.over) {
       layer.append(
-        this.line("learner planned", [[now, now], [to, to]], x),
+        this.line(
+          "learner planned",
+          [
+            [now, now],
+            [to, to],
+          ],
+          x,
+        ),
         this.line("stairs planned", corners(planned), x),
         s("line", { class: "now", x1: x(now), x2: x(now), y1: MARGIN.top, y2: bottom }),
       );
@@ -166,11 +180,10 @@ export class Timeline {
       for (let step = start; step < stop; step += 1) {
         teeth.push([x(step), lower(step - version)], [x(step + 1), lower(step - version)]);
       }
-      layer.append(
-        s("path", { class: "gap tooth", d: `${path(teeth)}L${right} ${lower(0)}L${left} ${lower(0)}Z` }),
-      );
-      if (right - left > 44 && upper(version) - upper(stop) > 16) {
-        const place = { class: "tick", x: right - 4, y: upper(version) - 5, "text-anchor": "end" };
+      const edge = right - left >= 4 ? "tooth" : ""; // edges alone would fill the picture
+      layer.append(s("path", { class: `gap ${edge}`, d: `${path(teeth)}L${right} ${lower(0)}L${left} ${lower(0)}Z` }));
+      if (right - left > 44) {
+        const place = { class: "tick", x: right - 4, y: upper(version) + 14, "text-anchor": "end" };
         layer.append(s("text", place, `v${version}`));
       }
     }
@@ -187,8 +200,20 @@ export class Timeline {
     if (spacing < 2) return;
     for (const { start, version } of bands) {
       if (version === 0) continue;
-      if (start > version) layer.append(this.line("wait", [[version, version], [start, version]], x));
-      layer.append(s("circle", { class: "sync", cx: x(version), cy: this.y.upper(version), r: spacing < 8 ? 1.5 : 3.5 }));
+      if (start > version)
+        layer.append(
+          this.line(
+            "wait",
+            [
+              [version, version],
+              [start, version],
+            ],
+            x,
+          ),
+        );
+      layer.append(
+        s("circle", { class: "sync", cx: x(version), cy: this.y.upper(version), r: spacing < 8 ? 1.5 : 3.5 }),
+      );
     }
   }
 
@@ -238,5 +263,11 @@ export class Timeline {
  * @returns {[number, number][]}
  */
 function corners(bands) {
-  return bands.flatMap(({ start, stop, version }) => /** @type {[number, number][]} */ ([[start, version], [stop, version]]));
+  return bands.flatMap(
+    ({ start, stop, version }) =>
+      /** @type {[number, number][]} */ ([
+        [start, version],
+        [stop, version],
+      ]),
+  );
 }

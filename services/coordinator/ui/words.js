@@ -86,7 +86,8 @@ export const algorithmOf = (run) => run.spec.algorithm.name.replaceAll("_", " + 
  */
 export function doing(run) {
   const { step, steps } = run.progress;
-  const took = run.finished_at && run.started_at ? (Date.parse(run.finished_at) - Date.parse(run.started_at)) / 1000 : 0;
+  const took =
+    run.finished_at && run.started_at ? (Date.parse(run.finished_at) - Date.parse(run.started_at)) / 1000 : 0;
   switch (run.state) {
     case "pending":
       return run.reason || "It waits for its turn: one run has the generators at a time.";
@@ -125,7 +126,7 @@ export function sentence(type, data) {
             `probe error ${decimal(data.probe_error)}`
         : `${data.generator}: ${data.error ?? data.event}`;
     case "evaluation":
-      return `${data.name} on version ${data.version}: ${decimal(data.accuracy)} over ${plural(data.prompts, "prompt")}`;
+      return `${data.name} on version ${data.version}: ${decimal(data.accuracy)}, ${plural(data.prompts, "prompt")}`;
     case "message":
       return String(data.text);
     default: {

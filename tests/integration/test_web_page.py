@@ -1,0 +1,358 @@
+"""The web page: its files over HTTP, and itself in a real browser over a real coordinator and a real stack."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.coordinator.api import page
+from syncline.algo.schedule import Change, Schedule
+from syncline.state import RunEvent
+from tests.e2e.local_stack import QUICKSTART, LocalStack, small_spec
+from tests.integration import chromium
+from tests.integration.chromium import Chromium
+from tests.integration.coordinator_thread import Coordinator
+
+UI = Path("services/coordinator/ui")
+SVG_NAMESPACE = "http://www.w3.org/2000/svg"
+
+
+@pytest.fixture
+def coordinate(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Coordinator]]:
+    """Starts coordinators, and stops them after the test."""
+    started: list[Coordinator] = []
+
+    def start(**options: Any) -> Coordinator:
+        started.append(Coordinator(tmp_path, redis_url, **options))
+        return started[-1]
+
+    yield start
+    for coordinator in started:
+        coordinator.close()
+
+
+# -- the files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def http(coordinate: Callable[..., Coordinator]) -> Iterator[httpx.Client]:
+    """A client of a coordinator that asks for a token, which the client does not have."""
+    with httpx.Client(base_url=coordinate(token="secret").url) as client:
+        yield client
+
+
+def test_every_file_of_the_page_is_open_and_carries_the_policy(http: httpx.Client) -> None:
+    assert {"/", "/ui/index.html", "/ui/app.js", "/ui/style.css"} < page.PATHS
+    assert {f"/ui/{file.name}" for file in UI.iterdir()} < page.PATHS
+    for path in page.PATHS:
+        answer = http.get(path)
+        assert answer.status_code == 200, path
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self';")
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-cache"
+        assert "set-cookie" not in answer.headers
+        kind = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}.get(path.rpartition(".")[2])
+        assert answer.headers["content-type"].startswith(kind or "text/html")
+
+
+def test_an_unchanged_file_is_not_sent_again(http: httpx.Client) -> None:
+    etag = http.get("/ui/app.js").headers["etag"]
+    again = http.get("/ui/app.js", headers={"If-None-Match": etag})
+    assert (again.status_code, again.content) == (304, b"")
+    assert http.get("/ui/app.js", headers={"If-None-Match": '"another"'}).status_code == 200
+    assert http.head("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/ui", "/ui/", "/ui/nothing.js", "/ui/%2e%2e/app.py", "/ui/..%2fapp.py", "/v1/runs"])
+def test_nothing_else_is_open(http: httpx.Client, path: str) -> None:
+    assert http.get(path).status_code == 401
+    allowed = http.get(path, headers={"Authorization": "Bearer secret"})
+    assert allowed.status_code == (200 if path == "/v1/runs" else 404)
+
+
+def test_the_page_names_no_other_host_and_writes_no_markup() -> None:
+    markup = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\(|new Function")
+    for file in sorted(UI.iterdir()):
+        text = file.read_text(encoding="ascii")
+        assert "//" not in re.sub(r"^\s*//.*|\s// .*|/\*.*?\*/", "", text.replace(SVG_NAMESPACE, ""), flags=re.M | re.S)
+        assert not markup.search(text), file
+    html = (UI / "index.html").read_text()
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]* src=)", html)
+
+
+# -- the page in a browser ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium_process() -> Iterator[Chromium]:
+    """A headless Chromium. Where there is none these tests are skipped, but not in CI."""
+    program = chromium.find()
+    if program is None:
+        missing = (
+            "the web page needs a browser to be tested: no Chromium is installed (Debian: apt-get install chromium)"
+        )
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    browser = Chromium(program)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(chromium_process: Chromium) -> Iterator[Chromium]:
+    """The browser with an empty tab. A test that made its console or its policy complain has failed."""
+    yield chromium_process
+    complaints = list(chromium_process.complaints)
+    chromium_process.open("about:blank")
+    assert complaints == []
+
+
+def button(text: str) -> str:
+    """The button with this text, as a JavaScript expression."""
+    return f"[...document.querySelectorAll('button')].find((one) => one.innerText === '{text}')"
+
+
+def test_without_runs_the_page_says_how_to_start_one(browser: Chromium, coordinate: Callable[..., Coordinator]) -> None:
+    url = coordinate().url
+    browser.open(url)
+    browser.until_text("No runs yet")
+    shown = browser.text()
+    assert f"syncline run spec.yaml --server {url}" in shown
+    assert f"curl {url}/v1/runs" in shown
+    assert "there is no generator and no reward service and no learner alive" in shown
+
+
+def test_a_token_is_asked_for_once_and_kept_in_the_tab(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate(token="secret")
+    run = coordinator.run()
+    browser.open(coordinator.url)
+    browser.until("document.getElementById('token-dialog').open")
+    # when the token is wrong
+    browser.type("wrong")
+    browser.press("Enter")
+    browser.until("!document.getElementById('token-refused').hidden")
+    # when it is right
+    browser.type("secret")
+    browser.press("Enter")
+    browser.until_text(run.id)
+    # then neither a reload nor the event stream asks again
+    refused = [complaint for complaint in browser.complaints if "401" in complaint]
+    assert refused == browser.complaints, "the browser notes each 401 by itself, and nothing else"
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until_text("live")
+    assert not browser.ask("document.getElementById('token-dialog').open")
+    assert browser.ask("Object.keys(localStorage).length + document.cookie.length") == 0
+    browser.ask("sessionStorage.clear()")
+
+
+def test_runs_are_listed_newest_first_with_what_is_wrong(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate()
+    old = coordinator.run(RunEvent.START, RunEvent.FAIL, reason="the disk is full")
+    new = coordinator.run()
+    browser.open(coordinator.url)
+    browser.until_text("the disk is full")
+    assert browser.ask("[...document.querySelectorAll('tbody th')].map((cell) => cell.innerText)") == [new.id, old.id]
+    # and one more appears by itself
+    newest = coordinator.run()
+    browser.until_text(newest.id)
+
+
+def test_a_stalled_run_says_why_while_one_looks_at_it(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate()
+    run = coordinator.run(RunEvent.START, RunEvent.TRAIN)
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until_text("live")
+    coordinator.do(lambda: run.apply(RunEvent.STALL, "no reward for 12 s: the judge is down"))
+    browser.until_text("no reward for 12 s: the judge is down", within_s=5)
+    assert browser.ask("document.querySelector('.doing').innerText").startswith("stalled")
+
+
+def test_without_the_event_stream_the_page_asks_again_and_again(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate()
+    run = coordinator.run(RunEvent.START, RunEvent.TRAIN)
+    with browser.blocking("*/events"):
+        browser.open(f"{coordinator.url}/#/runs/{run.id}")
+        browser.until_text("asking every 2 s")
+        coordinator.do(lambda: run.apply(RunEvent.FAIL, "step 3 diverged"))
+        browser.until_text("step 3 diverged", within_s=10)
+    browser.complaints.clear()  # the browser notes each request that was blocked
+
+
+def test_a_failed_run_that_is_resumed_is_followed_again(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate()
+    run = coordinator.run(RunEvent.START, RunEvent.FAIL, reason="the disk is full")
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until("document.getElementById('link').innerText === 'run is over'")
+    browser.ask(f"{button('Resume')}.click()")
+    browser.until("document.getElementById('link').innerText === 'live'")
+    assert run.state == "pending"
+
+
+def test_cancelling_asks_first(browser: Chromium, coordinate: Callable[..., Coordinator]) -> None:
+    coordinator = coordinate()
+    run = coordinator.run()
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until_text("Cancel run")
+    cancel = button("Cancel run")
+    # when the question is answered at once: the safe answer has the focus
+    browser.ask(f"{cancel}.click()")
+    browser.press("Enter")
+    browser.until("!document.getElementById('confirm-dialog').open")
+    assert run.state == "pending"
+    # when it is confirmed
+    browser.ask(f"{cancel}.click()")
+    browser.press("Tab")
+    browser.press("Enter")
+    browser.until_text("cancelled on request")
+    assert run.state == "cancelled"
+    browser.until("document.getElementById('link').innerText === 'run is over'")
+
+
+def test_the_sync_period_can_be_changed_on_the_page(browser: Chromium, coordinate: Callable[..., Coordinator]) -> None:
+    coordinator = coordinate()
+    run = coordinator.run()
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until("document.getElementById('period')?.value === '4'")
+    for period, says in (("never", "never (offline)"), ("2", "every 2 steps")):
+        browser.ask("document.getElementById('period').select()")
+        browser.ask("document.getElementById('period').focus()")
+        browser.type(period)
+        browser.press("Enter")
+        browser.until_text(says)
+    assert [change.period for change in run.spec.sync.changes] == [2]
+    # and what the coordinator refuses is told
+    browser.ask("document.getElementById('period').removeAttribute('pattern')")
+    browser.ask("document.getElementById('period').select()")
+    browser.type("0")
+    browser.press("Enter")
+    browser.until_text("Not changed: ")
+    browser.complaints.clear()  # the browser notes the refusal
+
+
+def test_what_a_model_wrote_stays_text(browser: Chromium, coordinate: Callable[..., Coordinator]) -> None:
+    coordinator = coordinate()
+    hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title = 'owned'</script>"
+    run = coordinator.run(RunEvent.START, RunEvent.TRAIN, reason=hostile)
+    shared = {"step": 0, "version": 0, "prompt_index": 3, "task": "add", "prompt": hostile, "answer": hostile}
+    sides = [
+        shared | {"completion": hostile, "reward": 1.0, "verdict": "scored", "role": "chosen", "generator": hostile},
+        shared | {"completion": "", "reward": 0.0, "verdict": "timeout", "role": "rejected", "generator": "b"},
+    ]
+    coordinator.do(lambda: run.append("samples", *sides))
+    coordinator.do(lambda: run.emit("message", {"text": hostile}))
+    coordinator.do(lambda: run.emit(hostile, {"text": hostile}))
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until("document.querySelectorAll('.side').length === 2")
+    browser.until_text("(empty)")
+    sides_text = browser.ask("[...document.querySelectorAll('.side')].map((side) => side.innerText)")
+    assert hostile in sides_text[0]
+    assert "timeout" in sides_text[1]
+    assert browser.ask("document.querySelectorAll('main img, main script').length") == 0
+    assert "owned" not in browser.ask("document.title")
+
+
+def test_what_is_not_there_and_who_does_not_answer_is_told(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate()
+    browser.open(f"{coordinator.url}/#/runs/nothing")
+    browser.until_text("There is no such run")
+    browser.open(f"{coordinator.url}/#/")
+    browser.until_text("No runs yet")
+    coordinator.stop_serving()
+    browser.until_text("The coordinator does not answer. Trying again.")
+    browser.complaints.clear()  # the browser notes the 404 and each failed request
+
+
+@pytest.mark.parametrize(
+    ("period", "lag", "changes"),
+    [
+        (1, 0, []),
+        (4, 0, []),
+        (4, 1, []),
+        ("never", 0, []),
+        ("never", 1, [(7, 3)]),
+        (4, 0, [(5, 1), (9, "never"), (13, 2)]),
+        (3, 1, [(0, 5), (6, 2), (6, 4), (30, 1)]),
+    ],
+)
+def test_the_page_plans_as_the_coordinator_does(
+    browser: Chromium, coordinate: Callable[..., Coordinator], period: Any, lag: int, changes: list[tuple[int, Any]]
+) -> None:
+    url = coordinate().url
+    browser.open(url)
+    browser.until_text("No runs yet")
+    schedule = Schedule(period=period, lag=lag, steps=25, changes=tuple(Change(*change) for change in changes))
+    sync = {"period": period, "lag": lag, "changes": [{"step": step, "period": later} for step, later in changes]}
+    asked = f"import('./ui/schedule.js').then((it) => it.windowsOf({sync}, 25))"
+    windows = browser.ask(asked)
+    planned = [window["version"] for window in windows for _ in range(window["start"], window["stop"])]
+    assert planned == [schedule.version_for_step(step) for step in range(25)]
+
+
+# -- a real run --------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(400)
+def test_a_real_run_is_followed_from_start_to_end(browser: Chromium, tmp_path: Path) -> None:
+    held_out = {"name": "heldout", "data": str(QUICKSTART / "heldout.jsonl"), "temperature": 0.0, "every": 10}
+    with LocalStack(tmp_path, project=Path.cwd()) as stack:
+        origin = str(stack.api.base_url).rstrip("/")
+        run_id = stack.submit(small_spec(steps=20, evaluation=[held_out]))
+        browser.open(origin)
+        browser.until_text(run_id)
+        browser.ask(f"[...document.links].find((link) => link.innerText === '{run_id}').click()")
+        browser.until("document.getElementById('link').innerText === 'live'")
+        stack.finish(run_id)
+        browser.until("document.querySelector('.doing')?.innerText.startsWith('succeeded')")
+        browser.until("document.getElementById('link').innerText === 'run is over'")
+
+        # then the page shows what the API answers
+        rows = stack.steps(run_id)
+        assert "step 20 / 20" in browser.text()
+        for figure in ("timeline", "reward", "accuracy", "loss", "chosen"):
+            drawn = f"[...document.querySelectorAll('#{figure} path')].some((path) => path.getTotalLength() > 100)"
+            assert browser.ask(drawn), figure
+            assert browser.ask(f"document.getElementById('{figure}').getAttribute('aria-label')")
+        assert browser.ask("document.querySelectorAll('#timeline circle.sync').length") == len(
+            {row["version"] for row in rows} - {0}
+        )
+        assert _event_kinds(browser) >= {"state", "message", "sync", "checkpoint", "fleet", "evaluation"}
+        assert browser.ask("document.querySelectorAll('.side.chosen').length") >= 1
+        assert "inference-0" in browser.text()
+
+        # the keyboard reads a value
+        browser.ask("document.getElementById('reward').focus()")
+        browser.press("Home")
+        reading = browser.ask("document.querySelector('output[for=reward]').innerText")
+        assert reading.startswith(f"step 0  {rows[0]['reward_mean']:.3f}")
+
+        # and the table has every step
+        browser.ask("document.getElementById('steps').open = true")
+        browser.until("document.querySelectorAll('#steps tbody tr').length === 20")
+        assert {url for url in browser.requested if not url.startswith(origin)} == set(), "no other host"
+
+
+def _event_kinds(browser: Chromium) -> set[str]:
+    cells = "section[aria-labelledby=events-title] tbody tr td:nth-child(2)"
+    browser.ask("[...document.querySelectorAll('button')].find((one) => /^Show all/.test(one.innerText))?.click()")
+    return set(browser.ask(f"[...document.querySelectorAll('{cells}')].map((cell) => cell.innerText)"))
