@@ -207,7 +207,7 @@ def test_a_port_that_is_taken_is_told_with_the_way_out(project: Project) -> None
 @pytest.mark.parametrize(
     ("variable", "told"),
     [
-        ("SYNCLINE_MAX_ATTEMPTS", "coordinator ended with exit code 1 before it was ready; the end of"),
+        ("SYNCLINE_MAX_ATTEMPTS", "coordinator ended with exit code 2 before it was ready; the end of"),
         ("SYNCLINE_LEASE_S", "lease_s"),
     ],
 )
