@@ -14,6 +14,7 @@ from services.coordinator.runs import Runs
 from syncline.errors import Unauthorized
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
+_OTHER_SITES = frozenset({"cross-site", "same-site"})
 _LONGEST_BODY_BYTES = 1 << 20
 
 
@@ -34,6 +35,9 @@ def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> 
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         if int(request.headers.get("content-length") or 0) > _LONGEST_BODY_BYTES:
             return problems.problem(413, "too_large", f"bodies are at most {_LONGEST_BODY_BYTES} bytes")
+        # Without a token a browser's visit to another site could otherwise act on a coordinator on the same machine.
+        if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") in _OTHER_SITES:
+            return problems.problem(403, "cross_site", "a page of another site may not act on this coordinator")
         if token and request.url.path not in _OPEN_PATHS and not _authorized(request, token):
             error = Unauthorized("send the token as 'Authorization: Bearer <token>' (SYNCLINE_TOKEN)")
             return problems.problem(error.http_status, error.code, error.message)

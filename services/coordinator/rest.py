@@ -7,6 +7,7 @@ import socket
 
 import uvicorn
 from fastapi import FastAPI
+from sse_starlette.sse import AppStatus
 
 from syncline.errors import Unavailable
 
@@ -37,8 +38,12 @@ class RestServer:
 
     async def stop(self, grace_s: float) -> None:
         self._server.should_exit = True
-        async with asyncio.timeout(grace_s + 3.0):
-            await self._task
+        AppStatus.should_exit = True  # ends event streams, which wait for uvicorn's own signal handlers otherwise
+        try:
+            async with asyncio.timeout(grace_s + 3.0):
+                await self._task
+        finally:
+            AppStatus.should_exit = False
 
 
 class _Server(uvicorn.Server):

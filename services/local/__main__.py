@@ -22,14 +22,14 @@ from services.local.programs import Options
 from services.local.supervisor import Supervisor
 from syncline import telemetry
 from syncline.errors import SynclineError
-from syncline.settings import ServiceSettings
+from syncline.settings import ServiceSettings, load
 
 log = structlog.get_logger()
 
 
 def main() -> int:
     arguments = _parser().parse_args()
-    telemetry.setup("local", ServiceSettings(metrics_bind=""))
+    telemetry.setup("local", load(ServiceSettings, metrics_bind=""))
     options = Options(
         port=arguments.port,
         generators=arguments.generators,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -52,10 +52,13 @@ class ServiceSettings(BaseSettings):
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
 
-def load(kind: type[Settings]) -> Settings:
-    """The settings of a service from its environment; a wrong one ends the process with a line that names it."""
+def load(kind: type[Settings], **fixed: Any) -> Settings:
+    """The settings of a service from its environment, but for those that are fixed.
+
+    A wrong one ends the process with a line that names it.
+    """
     try:
-        return kind()
+        return kind(**fixed)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             name = "".join(f"SYNCLINE_{part}".upper() for part in detail["loc"][:1]) or "SYNCLINE_*"

@@ -78,6 +78,15 @@ def test_nothing_else_is_open(http: httpx.Client, path: str) -> None:
     assert allowed.status_code == (200 if path == "/v1/runs" else 404)
 
 
+def test_a_page_of_another_site_cannot_act(coordinate: Callable[..., Coordinator]) -> None:
+    coordinator = coordinate()
+    run = coordinator.run()
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
+        answer = httpx.post(f"{coordinator.url}/v1/runs/{run.id}:cancel", headers={"Sec-Fetch-Site": site})
+        assert answer.status_code == status
+        assert (run.state == "cancelled") == (status == 200)
+
+
 def test_the_page_names_no_other_host_and_writes_no_markup() -> None:
     markup = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\(|new Function")
     for file in sorted(UI.iterdir()):
@@ -178,8 +187,8 @@ def test_a_stalled_run_says_why_while_one_looks_at_it(
     browser.open(f"{coordinator.url}/#/runs/{run.id}")
     browser.until_text("live")
     coordinator.do(lambda: run.apply(RunEvent.STALL, "no reward for 12 s: the judge is down"))
-    browser.until_text("no reward for 12 s: the judge is down", within_s=5)
-    assert browser.ask("document.querySelector('.doing').innerText").startswith("stalled")
+    stalled = "stalled no reward for 12 s: the judge is down"
+    browser.until(f"document.querySelector('.doing').innerText === '{stalled}'", within_s=5)
 
 
 def test_without_the_event_stream_the_page_asks_again_and_again(
@@ -283,6 +292,19 @@ def test_what_is_not_there_and_who_does_not_answer_is_told(
     browser.complaints.clear()  # the browser notes the 404 and each failed request
 
 
+def test_a_coordinator_that_is_being_looked_at_stops_quietly(
+    browser: Chromium, coordinate: Callable[..., Coordinator], caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = coordinate()
+    run = coordinator.run(RunEvent.START)
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until_text("live")
+    coordinator.stop_serving()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    browser.until_text("The coordinator does not answer. Trying again.")
+    browser.complaints.clear()  # the browser notes each failed request
+
+
 @pytest.mark.parametrize(
     ("period", "lag", "changes"),
     [
@@ -345,6 +367,12 @@ def test_a_real_run_is_followed_from_start_to_end(browser: Chromium, tmp_path: P
         browser.press("Home")
         reading = browser.ask("document.querySelector('output[for=reward]').innerText")
         assert reading.startswith(f"step 0  {rows[0]['reward_mean']:.3f}")
+
+        # so does the pointer
+        browser.ask("document.getElementById('loss').scrollIntoView({block: 'center'})")
+        box = browser.ask("document.getElementById('loss').getBoundingClientRect().toJSON()")
+        browser.hover(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        browser.until("/^step (9|10|11)  /.test(document.querySelector('output[for=loss]').innerText)")
 
         # and the table has every step
         browser.ask("document.getElementById('steps').open = true")

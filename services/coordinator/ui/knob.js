@@ -51,7 +51,7 @@ export class Knob {
     setText(this.answer, "");
     try {
       await patch(this.path, { sync: { period } });
-      setText(this.answer, "From the next window on of which nothing is generated yet.");
+      setText(this.answer, "It holds from the next window of which nothing is generated yet.");
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       setText(this.answer, `Not changed: ${error.message}`);

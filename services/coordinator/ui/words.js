@@ -73,8 +73,8 @@ export function syncOf(run) {
   const { period, lag, changes = [] } = run.spec.sync;
   /** @type {Map<number, number | "never">} the last word on a step holds */
   const periods = new Map([[0, period], ...changes.map((/** @type {any} */ change) => [change.step, change.period])]);
-  const parts = [...periods].map(([step, one]) => (step ? `from step ${step} ${every(one)}` : every(one)));
-  return `${parts.join(", ")}${lag ? ", one window behind" : ""}`;
+  const parts = [...periods].map(([step, one]) => (step ? `${one} from step ${step}` : every(one)));
+  return `${parts.join("; ")}${lag ? ", one window behind" : ""}`;
 }
 
 /** @param {Run} run */
