@@ -100,6 +100,18 @@ def _invalid(field: str, problem: str, allowed: str) -> InvalidSpec:
     return InvalidSpec([FieldProblem(field, problem, allowed)])
 
 
+def held_out(name: str, rows: Sequence[Row], encode: Encode, *, room: int) -> list[PlannedPrompt]:
+    """The prompts of an evaluation set that fit into `room` tokens. Raises RunFailed when none does."""
+    prompts = []
+    for index, row in enumerate(rows):
+        token_ids, text = encode(row.prompt)
+        if len(token_ids) <= room:
+            prompts.append(PlannedPrompt(index=index, task=name, token_ids=token_ids, text=text, answer=row.answer))
+    if not prompts:
+        raise RunFailed(f"evaluation {name!r}: every prompt is too long for the model; shorten max_tokens")
+    return prompts
+
+
 class PromptPlan:
     """Deals prompts to steps: tasks mixed in every batch by weight, each task's rows in seeded, shuffled epochs.
 

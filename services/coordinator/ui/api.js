@@ -167,7 +167,7 @@ export class Series {
  * @param {string} options.after id of the last event that is known, "" for none
  * @param {(event: ServerEvent) => void} options.onEvent
  * @param {(live: boolean) => void} options.onLive
- * @param {() => boolean} options.over whether an end of the stream is the end
+ * @param {() => Promise<boolean>} options.over whether an end of the stream is the end
  */
 export async function follow(path, { signal, after, onEvent, onLive, over }) {
   let last = after;
@@ -190,7 +190,7 @@ export async function follow(path, { signal, after, onEvent, onLive, over }) {
         if (event.id) last = event.id;
         onEvent(event);
       }
-      if (over()) return;
+      if (await over()) return;
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) return;
       if (!(error instanceof ApiError || error instanceof DOMException || error instanceof TypeError)) throw error;

@@ -129,7 +129,7 @@ export class RunView {
     const stream = follow(`${this.path}/events`, {
       signal: page.signal,
       after: this.log.last,
-      over: () => this.over,
+      over: async () => TERMINAL.has((await get(this.path, page.signal)).state),
       onEvent: (event) => {
         this.log.add(event);
         this.heard += 1;
@@ -153,7 +153,7 @@ export class RunView {
   /** @param {import("./page.js").Page} page */
   tellLink(page) {
     if (page.signal.aborted) return;
-    page.tellLink(this.over ? "run is over" : this.live ? "live" : "asking every 2 s");
+    page.tellLink(this.live ? "live" : this.over ? "run is over" : "asking every 2 s");
   }
 
   /**

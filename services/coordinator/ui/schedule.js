@@ -51,10 +51,11 @@ export function plannedBands(sync, { from, steps }) {
 }
 
 /**
+ * Neighbours of one version as one band.
  * @param {Band[]} bands
  * @returns {Band[]}
  */
-function merged(bands) {
+export function merged(bands) {
   /** @type {Band[]} */
   const found = [];
   for (const band of bands) {

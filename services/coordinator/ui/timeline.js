@@ -7,7 +7,7 @@
 
 import { h, s } from "./dom.js";
 import { Figure, MARGIN, linear, path, xAxis, yAxis, yTicks } from "./plot.js";
-import { bandsOf, plannedBands } from "./schedule.js";
+import { bandsOf, merged, plannedBands } from "./schedule.js";
 import { plural } from "./words.js";
 
 const UPPER = 230;
@@ -110,7 +110,7 @@ export class Timeline {
     this.y.upper = linear([lowest, to], [MARGIN.top + UPPER, MARGIN.top]);
     this.y.lower = linear([0, stalest], [bottom, bottom - LOWER]);
 
-    bands.concat(planned).forEach((band, i) => {
+    merged([...bands, ...planned]).forEach((band, i) => {
       if (i % 2 && x(band.stop) - x(band.start) >= 4) layer.append(this.backdrop(band, x, bottom));
     });
     yAxis(layer, [lowest, to], this.y.upper, { width, integers: true });
