@@ -16,6 +16,7 @@ from syncline.errors import Unauthorized
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
 _LONGEST_BODY_BYTES = 1 << 20
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> FastAPI:
@@ -35,6 +36,8 @@ def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> 
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         if int(request.headers.get("content-length") or 0) > _LONGEST_BODY_BYTES:
             return problems.problem(413, "too_large", f"bodies are at most {_LONGEST_BODY_BYTES} bytes")
+        if not token and request.url.hostname not in _LOOPBACK:  # a name that an attacker's DNS points at us
+            return problems.problem(403, "foreign_host", "without a token this coordinator answers to 127.0.0.1 only")
         # Without a token a browser's visit to another site could otherwise act on a coordinator on the same machine.
         if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") in _OTHER_SITES:
             return problems.problem(403, "cross_site", "a page of another site may not act on this coordinator")

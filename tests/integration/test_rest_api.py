@@ -57,7 +57,7 @@ class serve:
         fleet = Fleet(redis, load_deadline_s=10)
         self.runs = Runs(RunStore(settings.run_root), redis=redis, fleet=fleet, settings=settings)
         app = create_app(runs_=self.runs, fleet_=fleet, redis=redis, token=token)
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
 
     async def __aenter__(self) -> httpx.AsyncClient:
         return await self._client.__aenter__()
@@ -209,6 +209,13 @@ async def test_with_a_token_everything_but_health_asks_for_it(project: Path, red
             assert refused.status_code == 401
             assert refused.headers["www-authenticate"] == "Bearer"
         assert (await api.get("/v1/runs", headers={"Authorization": "Bearer secret"})).status_code == 200
+
+
+async def test_without_a_token_only_loopback_names_are_answered(api: httpx.AsyncClient) -> None:
+    refused = await api.get("/v1/runs", headers={"Host": "attacker.example"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "foreign_host")
+    for name in ("localhost:8080", "[::1]:8080", "127.0.0.1"):
+        assert (await api.get("/v1/runs", headers={"Host": name})).status_code == 200
 
 
 async def test_readiness_tells_when_redis_is_gone(project: Path) -> None:
