@@ -1,7 +1,8 @@
 """One attempt to train a run: load or resume, then collect, update, report, publish and save until the last step.
 
 The attempt runs as one task. Torch works in one thread of its own, so that leases, health and status stay alive while
-it does. Whatever goes wrong becomes a `Failed` event; the service stays up.
+it does. Whatever goes wrong becomes a `Failed` event; the service stays up. Above one rank, every call that touches
+the model is an order to all ranks; a rank that is lost ends the attempt, and the service with it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,9 @@ from redis.asyncio import Redis
 
 from services.learner import state
 from services.learner.collector import Collector
+from services.learner.crew import Crew
+from services.learner.orders import Order
+from services.learner.ranks import Ranks
 from services.learner.report import step_report
 from services.learner.resume import Run, open_run, publish_version
 from services.learner.retention import is_published, versions_in_use
@@ -48,7 +53,9 @@ Result = TypeVar("Result")
 class Attempt:
     """Starts at once. `events` tells what happens; `stop` ends it from outside."""
 
-    def __init__(self, request: TrainRequest, *, settings: LearnerSettings, redis: Redis) -> None:
+    def __init__(
+        self, request: TrainRequest, *, settings: LearnerSettings, redis: Redis, crew: Crew | None = None
+    ) -> None:
         self.run_id = request.run_id
         self.phase: Phase = "loading"
         self.step = 0
@@ -56,6 +63,7 @@ class Attempt:
         self._request = request
         self._settings = settings
         self._redis = redis
+        self._crew = crew
         self._run: Run | None = None
         self._collector: Collector | None = None
         self._released = asyncio.Event()
@@ -125,7 +133,10 @@ class Attempt:
         except asyncio.CancelledError:
             log.info("attempt_stopped", run=self.run_id, step=self.step)
         except SynclineError as error:
-            self._fail(error)
+            if self._crew is not None and error is self._crew.loss and error.retryable:
+                self._cause = error  # not the run's fault: the stream breaks, and the coordinator tries again
+            else:
+                self._fail(error)
         except torch.OutOfMemoryError as error:
             self._fail(RunFailed(f"out of GPU memory: {error}; lower SYNCLINE_MICRO_BATCH_TOKENS or use a larger GPU"))
         except Exception as error:  # the outermost supervisor of an attempt: the service stays up
@@ -141,7 +152,11 @@ class Attempt:
         run = Run(self.run_id, runspec.parse_json(self._request.spec_json), Path(self._request.run_dir))
         self._run = run
 
-        opened = await self._in_thread(open_run, run, settings=self._settings, stop=self._stop_torch)
+        ranks = self._crew.ranks if self._crew is not None else Ranks()
+        opened = await self._everywhere(
+            Order("open", {"run_id": run.id, "spec_json": self._request.spec_json, "run_dir": str(run.dir)}),
+            partial(open_run, run, settings=self._settings, stop=self._stop_torch, ranks=ranks),
+        )
         trainer = opened.trainer
         self._emit(
             TrainResponse(
@@ -170,7 +185,10 @@ class Attempt:
                     self.phase = "training"
                     started = time.monotonic()
                     rollouts_of = collector.schedule.version_for_step(step)
-                    made = await self._in_thread(update, trainer, collected.groups, step=step, version=rollouts_of)
+                    made = await self._everywhere(
+                        Order("update", {"step": step, "version": rollouts_of}, collected.groups),
+                        partial(update, trainer, collected.groups, step=step, version=rollouts_of),
+                    )
                     report = step_report(
                         made,
                         step=step,
@@ -187,16 +205,41 @@ class Attempt:
                     version, run = step + 1, self._run  # its sync schedule may have changed
                     if is_published(run.spec, version):
                         started = time.monotonic()
-                        handle = await self._in_thread(publish_version, run, trainer.policy, version=version)
+                        handle = await self._everywhere(
+                            Order("publish", {"version": version}),
+                            partial(publish_version, run, trainer.policy, version=version),
+                        )
                         seconds = time.monotonic() - started
                         self._emit(TrainResponse(published=CheckpointPublished(handle=handle, seconds=seconds)))
                     if version % run.spec.checkpoints.every == 0 or version == run.spec.steps:
                         save = partial(state.save, trainer, run_id=run.id, spec=run.spec, run_dir=run.dir)
-                        await self._in_thread(save, step=version)
+                        await self._everywhere(Order("save", {"step": version}), partial(save, step=version))
                     await self._in_thread(_prune_versions, run, version=version)
         finally:
             await collector.hand_back()
+            if self._crew is not None and self._crew.loss is None:
+                self._crew.give(Order("close"))
+                await self._crew.settle()
         self._emit(TrainResponse(finished=Finished(version=run.spec.steps)))
+
+    async def _everywhere(self, order: Order, call: Callable[[], Result]) -> Result:
+        """Let all ranks carry out `order`; `call` is this rank's part of it. Alone, just `call`.
+
+        Raises what `call` raises, or the loss of a rank, which is often the reason for it.
+        """
+        if self._crew is None:
+            return await self._in_thread(call)
+        self._crew.give(order)
+        try:
+            result = await self._in_thread(call)
+        except BaseException as error:
+            with suppress(SynclineError):
+                await self._crew.settle(failed=True)
+            if self._crew.loss is None or isinstance(error, (SynclineError, torch.OutOfMemoryError)):
+                raise
+            raise self._crew.loss from error
+        await self._crew.settle()
+        return result
 
     async def _in_thread(
         self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -207,7 +250,8 @@ class Attempt:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             self._stop_torch.set()
-            await asyncio.gather(work, return_exceptions=True)
+            if self._crew is None or self._crew.loss is None:  # else it may hang in a collective, and the process ends
+                await asyncio.gather(work, return_exceptions=True)
             raise
 
     def _emit(self, event: TrainResponse) -> None:

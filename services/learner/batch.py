@@ -50,7 +50,9 @@ class TokenRows:
 
 
 def token_rows(groups: Sequence[PlannedGroup], *, device: torch.device) -> TokenRows:
-    """The rows that the plans name, group after group."""
+    """The rows that the plans name, group after group; without groups one short row of which nothing counts."""
+    if not groups:
+        return _filler(device)
     rows = [
         (list(group.scored.group.task.prompt_token_ids), group.scored.group.samples[i])
         for group in groups
@@ -71,6 +73,30 @@ def token_rows(groups: Sequence[PlannedGroup], *, device: torch.device) -> Token
         mask_RT=mask[:, first_target:].to(device),
         generator_RT=generator[:, first_target:].to(device),
     )
+
+
+def _filler(device: torch.device) -> TokenRows:
+    return TokenRows(
+        input_ids_RW=torch.zeros(1, 2, dtype=torch.long, device=device),
+        mask_RT=torch.zeros(1, 1, dtype=torch.bool, device=device),
+        generator_RT=torch.zeros(1, 1, device=device),
+    )
+
+
+def deal(groups: Sequence[PlannedGroup], *, ranks: int) -> list[list[PlannedGroup]]:
+    """Whole groups to ranks, with about as many tokens each: the largest first, to whom has the least.
+
+    The same groups are always dealt the same way. A rank gets its groups in their given order, and may get none.
+    """
+    if ranks == 1:
+        return [list(groups)]
+    tokens = [len(group.plan.rows) * group.longest for group in groups]
+    loads = [0] * ranks
+    rank_of = [0] * len(groups)
+    for index in sorted(range(len(groups)), key=lambda i: (-tokens[i], i)):
+        rank_of[index] = min(range(ranks), key=lambda rank: (loads[rank], rank))
+        loads[rank_of[index]] += tokens[index]
+    return [[group for group, owner in zip(groups, rank_of, strict=True) if owner == rank] for rank in range(ranks)]
 
 
 def micro_batches(groups: Sequence[PlannedGroup], *, max_tokens: int) -> Iterator[list[PlannedGroup]]:

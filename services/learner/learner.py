@@ -10,9 +10,10 @@ import structlog
 from redis.asyncio import Redis
 
 from services.learner.attempt import Attempt
+from services.learner.crew import Crew
 from services.learner.settings import LearnerSettings
 from syncline import runspec
-from syncline.errors import Conflict, Unavailable
+from syncline.errors import Conflict, SynclineError, Unavailable
 from syncline.v1.learner_service_pb2 import LearnerServiceGetStatusResponse, TrainRequest
 
 log = structlog.get_logger()
@@ -22,8 +23,9 @@ _STOP_TIMEOUT_S = 60.0
 class Learner:
     """Starts and stops attempts, and tells what is going on."""
 
-    def __init__(self, settings: LearnerSettings, *, redis: Redis, id: str) -> None:
+    def __init__(self, settings: LearnerSettings, *, redis: Redis, id: str, crew: Crew | None = None) -> None:
         self.id = id
+        self._crew = crew
         self._settings = settings
         self._redis = redis
         self._attempt: Attempt | None = None
@@ -46,7 +48,7 @@ class Learner:
                 if not await current.wait(_STOP_TIMEOUT_S):
                     raise Conflict(f"learner {self.id} is still stopping run {current.run_id}; try again later")
             log.info("attempt_started", run=request.run_id)
-            self._attempt = Attempt(request, settings=self._settings, redis=self._redis)
+            self._attempt = Attempt(request, settings=self._settings, redis=self._redis, crew=self._crew)
             return self._attempt
 
     def stop(self, run_id: str, *, reason: str) -> bool:
@@ -89,5 +91,7 @@ class Learner:
         status = self.status()
         return {"phase": status.phase, "run": status.run_id, "step": status.step, "detail": status.detail}
 
-    def _leaving(self) -> Unavailable:
+    def _leaving(self) -> SynclineError:
+        if self._crew is not None and self._crew.loss is not None:
+            return self._crew.loss
         return Unavailable(f"learner {self.id} is shutting down; start the run on another one, from its saved state")

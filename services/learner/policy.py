@@ -3,6 +3,8 @@
 With dtype bfloat16 the policy keeps its parameters in float32 and computes with copies in bfloat16: an update of a
 learning rate like 1e-6 is lost when it is added to a bfloat16 number. The copies are what is published, so the
 learner's log-probabilities are those of the published weights.
+
+Above one rank the parameters are shards, and every rank takes part in each call.
 """
 
 from __future__ import annotations
@@ -16,34 +18,55 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
+from services.learner import shards
 from services.learner.batch import TokenRows
+from services.learner.ranks import Ranks
+from services.learner.recompute import recompute_activations
 from syncline.algo.logprobs import token_scores
 from syncline.errors import FieldProblem, InvalidSpec
 
+ALONE = Ranks()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Policy:
     """A model that computes in `dtype` on `device`."""
 
-    def __init__(self, model: Any, *, dtype: torch.dtype, device: torch.device) -> None:
-        self.model = model
+    def __init__(self, model: Any, *, dtype: torch.dtype, device: torch.device, ranks: Ranks) -> None:
+        self.model = model.to(device) if ranks.size == 1 else model
         self.dtype = dtype
         self.device = device
+        self.ranks = ranks
+        if ranks.size > 1:
+            shards.shard(model, ranks=ranks, dtype=dtype, device=device)
 
     @classmethod
-    def trainable(cls, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Policy:
-        """Parameters in float32, whatever the model computes in. Raises InvalidSpec for a folder that is no model."""
-        return cls(load_model(folder).to(device), dtype=dtype, device=device)
+    def trainable(
+        cls,
+        folder: Path,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        recompute: bool = False,
+    ) -> Policy:
+        """Parameters in float32, whatever the model computes in; with `recompute`, activations are not kept.
+
+        Raises InvalidSpec for a folder that is no model.
+        """
+        model = ranks.together(lambda: load_model(folder))
+        if recompute:
+            recompute_activations(model, copied=ranks.size == 1 and dtype != torch.float32)
+        return cls(model, dtype=dtype, device=device, ranks=ranks)
 
     @classmethod
-    def frozen(cls, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Policy:
+    def frozen(cls, folder: Path, *, dtype: torch.dtype, device: torch.device, ranks: Ranks = ALONE) -> Policy:
         """Parameters in `dtype`, without gradient; buffers as in a trainable policy, so both compute the same."""
-        model = load_model(folder)
+        model = ranks.together(lambda: load_model(folder))
         for parameter in model.parameters():
             parameter.requires_grad_(False)
             parameter.data = parameter.data.to(dtype)
-        return cls(model.to(device), dtype=dtype, device=device)
+        return cls(model, dtype=dtype, device=device, ranks=ranks)
 
     @property
     def vocabulary(self) -> int:
@@ -68,7 +91,10 @@ class Policy:
         return token_scores(output.logits[:, :-1], rows.targets_RT)
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict in `dtype`, as it is published; what is tied stays tied."""
+        """The state dict in `dtype`, as it is published; what is tied stays tied. Above one rank it is whole, on the
+        CPU, on rank 0, and empty on the others."""
+        if self.ranks.size > 1:
+            return self._gathered_weights()
         cast: dict[int, Tensor] = {}
         state: dict[str, Tensor] = self.model.state_dict()
         return {
@@ -76,7 +102,20 @@ class Policy:
             for name, tensor in state.items()
         }
 
+    def _gathered_weights(self) -> dict[str, Tensor]:
+        """One tensor at a time, so that no GPU ever holds the whole model."""
+        tied = {name: id(parameter) for name, parameter in self.model.named_parameters(remove_duplicate=False)}
+        gathered: dict[str | int, Tensor] = {}
+        state: dict[str, Tensor] = self.model.state_dict()
+        for name, tensor in state.items():
+            if (key := tied.get(name, name)) not in gathered:
+                whole = shards.whole(tensor.to(self.dtype) if tensor.is_floating_point() else tensor)
+                gathered[key] = whole.cpu() if self.ranks.rank == 0 else torch.empty(0)
+        return {name: gathered[tied.get(name, name)] for name in state} if self.ranks.rank == 0 else {}
+
     def _call(self, **inputs: Any) -> Any:
+        if self.ranks.size > 1:
+            return self.model(**inputs)  # FSDP makes the copies in `dtype`, a block at a time
         copies = {
             name: parameter.to(self.dtype)
             for name, parameter in self.named_parameters()

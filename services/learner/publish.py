@@ -43,20 +43,25 @@ def publish(
 ) -> CheckpointHandle:
     """Write `version` where all services see it. Publishing the same weights again changes nothing.
 
-    Raises CheckpointError when the storage refuses.
+    Above one rank all take part, and rank 0 alone writes. Raises CheckpointError when the storage refuses.
     """
+    proof = probe(policy, dtype=dtype)
+    weights = policy.weights()
 
     def write(folder: Path) -> Mapping[str, Any]:
         try:
-            policy.model.save_pretrained(folder, state_dict=policy.weights(), max_shard_size=_SHARD_SIZE)
+            policy.model.save_pretrained(folder, state_dict=weights, max_shard_size=_SHARD_SIZE)
         except SafetensorError as error:  # its own class, also for a full disk
             raise OSError(str(error)) from error
         _describe(folder, dtype=dtype, seed_folder=seed_folder)
-        return {"run_id": run_id, "version": version, "dtype": dtype, "probe": probe(policy, dtype=dtype)}
+        return {"run_id": run_id, "version": version, "dtype": dtype, "probe": proof}
 
-    folder = checkpoints.version_folder(run_dir, version)
-    checkpoints.write_folder(folder, write)
-    return checkpoints.handle_of(folder)
+    def written() -> str:
+        folder = checkpoints.version_folder(run_dir, version)
+        checkpoints.write_folder(folder, write)
+        return checkpoints.handle_of(folder).SerializeToString().hex()
+
+    return CheckpointHandle.FromString(bytes.fromhex(policy.ranks.on_first(written)))
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from services.learner.policy import Policy
+from services.learner.policy import ALONE, Policy
+from services.learner.ranks import Ranks
 from syncline import checkpoints
 
 
@@ -14,13 +15,21 @@ class Reference:
     """Loads the model that a step needs and keeps it until another is needed."""
 
     def __init__(
-        self, *, seed_folder: Path, run_dir: Path, sync: bool, dtype: torch.dtype, device: torch.device
+        self,
+        *,
+        seed_folder: Path,
+        run_dir: Path,
+        sync: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._seed_folder = seed_folder
         self._run_dir = run_dir
         self._sync = sync
         self._dtype = dtype
         self._device = device
+        self._ranks = ranks
         self._folder: Path | None = None
         self._policy: Policy | None = None
 
@@ -30,6 +39,6 @@ class Reference:
         folder = checkpoints.version_folder(self._run_dir, version) if follows else self._seed_folder
         if self._policy is None or folder != self._folder:
             self._policy = None  # free the old one first: two do not fit where one does
-            self._policy = Policy.frozen(folder, dtype=self._dtype, device=self._device)
+            self._policy = Policy.frozen(folder, dtype=self._dtype, device=self._device, ranks=self._ranks)
             self._folder = folder
         return self._policy

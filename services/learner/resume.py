@@ -14,8 +14,9 @@ import torch
 
 from services.learner import state
 from services.learner.optimizer import build_optimizer
-from services.learner.policy import DTYPES, Policy
+from services.learner.policy import ALONE, DTYPES, Policy
 from services.learner.publish import publish
+from services.learner.ranks import Ranks
 from services.learner.reference import Reference
 from services.learner.retention import is_published, sync_versions_at
 from services.learner.settings import LearnerSettings
@@ -44,35 +45,38 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A run that is ready to train `first_step`. `published` are all its verified checkpoints, oldest first."""
+    """A run that is ready to train `first_step`. `published` are all its verified checkpoints, oldest first; only
+    rank 0 has them."""
 
     trainer: Trainer
     first_step: int
     published: tuple[CheckpointHandle, ...]
 
 
-def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event) -> Opened:
+def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks = ALONE) -> Opened:
     """Load the seed, go on from the newest usable state, and publish what generators need to start.
 
     Afterwards the disk holds the run as it was at `first_step`: what an earlier attempt made beyond it is deleted,
-    as this attempt makes it anew. Raises InvalidSpec or CheckpointError.
+    as this attempt makes it anew. All ranks open a run together; what is on disk is for rank 0 to judge and to change.
+    Raises InvalidSpec or CheckpointError.
     """
     started = time.monotonic()
-    trainer = _seed_trainer(run, settings=settings, stop=stop)
-    verified = _verified_versions(run)
+    trainer = _seed_trainer(run, settings=settings, stop=stop, ranks=ranks)
+    verified = set(ranks.on_first(lambda: sorted(_verified_versions(run))))
     if 0 not in verified:  # before a state is restored: these are the seed's weights
         publish_version(run, trainer.policy, version=0)
     first_step = _restore_newest(run, trainer, verified=verified)
-    _delete_beyond(run, first_step)
+    ranks.on_first(lambda: _delete_beyond(run, first_step))
     if first_step not in verified and first_step > 0 and is_published(run.spec, first_step):
         publish_version(run, trainer.policy, version=first_step)
     folders = [checkpoints.version_folder(run.dir, version) for version in checkpoints.published(run.dir)]
+    published = tuple(checkpoints.handle_of(folder) for folder in folders) if ranks.rank == 0 else ()
     log.info("run_opened", run=run.id, first_step=first_step, seconds=round(time.monotonic() - started, 3))
-    return Opened(trainer, first_step, tuple(checkpoints.handle_of(folder) for folder in folders))
+    return Opened(trainer, first_step, published)
 
 
 def publish_version(run: Run, policy: Policy, *, version: int) -> CheckpointHandle:
-    """Publish the policy as `version` of the run."""
+    """Publish the policy as `version` of the run; all ranks together."""
     return publish(
         policy,
         run_id=run.id,
@@ -83,21 +87,31 @@ def publish_version(run: Run, policy: Policy, *, version: int) -> CheckpointHand
     )
 
 
-def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event) -> Trainer:
+def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks) -> Trainer:
     spec = run.spec
-    device, dtype = settings.torch_device(), DTYPES[spec.model.dtype]
+    device = settings.torch_device(local_rank=ranks.local_rank if ranks.size > 1 else None)
+    dtype = DTYPES[spec.model.dtype]
+    if ranks.size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)  # of this thread: collectives use the current one
     _make_deterministic(spec.seed, threads=settings.torch_threads)
     try:
         algorithm = build_algorithm(spec.algorithm.model_dump())
     except ValueError as error:
         raise InvalidSpec([FieldProblem("algorithm", str(error), "options that fit together")]) from error
-    policy = Policy.trainable(run.seed_folder, dtype=dtype, device=device)
+    policy = Policy.trainable(
+        run.seed_folder,
+        dtype=dtype,
+        device=device,
+        ranks=ranks,
+        recompute=spec.model.activation_checkpointing,
+    )
     reference = Reference(
         seed_folder=run.seed_folder,
         run_dir=run.dir,
         sync=spec.reference.sync,
         dtype=dtype,
         device=device,
+        ranks=ranks,
     )
     return Trainer(
         spec=spec,
@@ -107,6 +121,7 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event)
         algorithm=algorithm,
         micro_batch_tokens=settings.micro_batch_tokens,
         stop=stop,
+        ranks=ranks,
     )
 
 
@@ -138,11 +153,12 @@ def _verified_versions(run: Run) -> set[int]:
 
 def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> int:
     """Step of the newest state that is whole and whose rollouts can be made; 0 leaves the seed."""
-    for step in reversed(state.saved_steps(run.dir)):
+    ranks = trainer.ranks
+    for step in reversed(ranks.on_first(lambda: state.saved_steps(run.dir))):
         try:
             if step > run.spec.steps:
                 raise CheckpointError(f"the run has {run.spec.steps} steps")
-            state.verify(run.dir, step, run_id=run.id)
+            ranks.on_first(lambda step=step: state.verify(run.dir, step, run_id=run.id))  # type: ignore[misc]
             needed = {version for version in sync_versions_at(run.spec, step) if 0 < version < step}
             if lost := sorted(needed - verified):
                 raise CheckpointError(f"step {step} needs version {lost[0]}, which is not published any more")

@@ -19,7 +19,13 @@ class LearnerSettings(ServiceSettings):
     """Tokens, padding included, of one forward pass; a prompt group is never cut, however long. Lower it when memory
     runs out. Equal results need equal numbers."""
 
-    def torch_device(self) -> torch.device:
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+    rank_timeout_s: float = Field(default=1800.0, gt=0.0)
+    """Above one rank (torchrun): seconds that a rank waits for one that hangs, or for rank 0 to write a checkpoint. A
+    rank that dies is noticed at once."""
+
+    def torch_device(self, *, local_rank: int | None = None) -> torch.device:
+        """Where the model trains; with `local_rank`, one of several ranks on a node, the GPU of that number."""
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device("cuda", local_rank) if name == "cuda" and local_rank is not None else torch.device(name)

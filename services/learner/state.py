@@ -2,6 +2,9 @@
 
     run_dir/state/step-000050/   manifest.json  state.json  tensors-*.safetensors
 
+Above one rank each writes its own shards, as `rank-00001-tensors-*.safetensors`, and the manifest says how many ranks
+there were. A run goes on with any number of ranks: where it differs, shards are put together and cut anew.
+
 `step-000050` holds the policy after 50 updates; step 50 comes next. There is no data cursor beside that number:
 prompts, seeds and pairs follow from the run's seed and the step.
 """
@@ -9,20 +12,26 @@ prompts, seeds and pairs follow from the run's seed and the step.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from services.learner import shards
+from services.learner.ranks import Ranks
 from services.learner.step import Trainer
 from syncline import checkpoints
 from syncline.errors import CheckpointError
 from syncline.runspec import RunSpec
 
+log = structlog.get_logger()
 _SHARD_BYTES = 2 << 30  # see publish: the interpreter lock is held while a file is written
 
 
@@ -38,19 +47,28 @@ def saved_steps(run_dir: Path) -> list[int]:
 
 def save(trainer: Trainer, *, run_id: str, spec: RunSpec, run_dir: Path, step: int) -> None:
     """Write the state before `step` and delete all but the newest `checkpoints.keep`. Raises CheckpointError."""
+    ranks = trainer.ranks
     about = {"run_id": run_id, "next_step": step, "steps": spec.steps, "sync": spec.sync.model_dump(mode="json")}
+    if ranks.size > 1:
+        about["ranks"] = ranks.size
+        parts = Path(ranks.on_first(lambda: str(_parts_folder(run_dir, step))))
+        names = chain.from_iterable(ranks.gather(ranks.together(lambda: _write_part(trainer, parts))))
 
     def write(folder: Path) -> Mapping[str, Any]:
-        try:
-            for number, shard in enumerate(_shards(_tensors(trainer))):
-                save_file(shard, folder / f"tensors-{number:05d}.safetensors")
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        if ranks.size > 1:
+            for name in names:
+                (parts / name).rename(folder / name)
+            parts.rmdir()
+        else:
+            _write_tensors(trainer, folder)
         (folder / "state.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         return about
 
-    checkpoints.write_folder(folder_of(run_dir, step), write)
-    checkpoints.prune([folder_of(run_dir, saved) for saved in saved_steps(run_dir)], keep=spec.checkpoints.keep)
+    def finish() -> None:
+        checkpoints.write_folder(folder_of(run_dir, step), write)
+        checkpoints.prune([folder_of(run_dir, saved) for saved in saved_steps(run_dir)], keep=spec.checkpoints.keep)
+
+    ranks.on_first(finish)
 
 
 def verify(run_dir: Path, step: int, *, run_id: str) -> None:
@@ -65,24 +83,17 @@ def restore(trainer: Trainer, *, run_dir: Path, step: int) -> None:
 
     Raises CheckpointError, with nothing changed, when it belongs to another model.
     """
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(folder_of(run_dir, step).glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+    tensors = trainer.ranks.together(lambda: _fitting(trainer, folder_of(run_dir, step)))
     parameters = trainer.policy.named_parameters()
-    for name, parameter in parameters:
-        saved = tensors.get(f"policy.{name}")
-        if saved is None or saved.shape != parameter.shape:
-            raise CheckpointError(f"{folder_of(run_dir, step)} has no {name} of shape {tuple(parameter.shape)}")
-
     with torch.no_grad():
         for name, parameter in parameters:
-            parameter.copy_(tensors[f"policy.{name}"])
+            shards.local(parameter).copy_(tensors[f"policy.{name}"])
     per_parameter: dict[int, dict[str, Tensor]] = {}
-    for index, (name, _) in enumerate(parameters):
+    for index, (name, parameter) in enumerate(parameters):
         own = f"optimizer.{name}:"
-        if found := {key.removeprefix(own): tensors[key] for key in tensors if key.startswith(own)}:
-            per_parameter[index] = found
+        found = {key.removeprefix(own): value for key, value in tensors.items() if key.startswith(own)}
+        if found:
+            per_parameter[index] = {key: shards.shard_like(value, parameter) for key, value in found.items()}
     groups = trainer.optimizer.state_dict()["param_groups"]
     trainer.optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
     torch.set_rng_state(tensors["rng.cpu"])
@@ -90,11 +101,79 @@ def restore(trainer: Trainer, *, run_dir: Path, step: int) -> None:
         torch.cuda.set_rng_state(tensors["rng.cuda"], trainer.policy.device)
 
 
+def _fitting(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
+    """This rank's tensors of a state. Raises CheckpointError when they are those of another model."""
+    tensors = _read(folder, ranks=trainer.ranks)
+    for name, parameter in trainer.policy.named_parameters():
+        saved, wanted = tensors.get(f"policy.{name}"), shards.local(parameter).shape
+        if saved is None or saved.shape != wanted:
+            raise CheckpointError(f"{folder} has no {name} of shape {tuple(wanted)}")
+    return tensors
+
+
+def _read(folder: Path, *, ranks: Ranks) -> dict[str, Tensor]:
+    """This rank's tensors of a state, whatever number of ranks saved it."""
+    saved_by = int(checkpoints.read_manifest(folder).meta.get("ranks", 1))
+    if saved_by == ranks.size:
+        return {name: file.get_tensor(name) for name, file in _open(folder, ranks.rank, saved_by).items()}
+    log.info("state_resharded", folder=str(folder), saved_by=saved_by, ranks=ranks.size)
+    parts = [_open(folder, rank, saved_by) for rank in range(saved_by)]
+    return {
+        name: file.get_tensor(name)  # random generators: all ranks start from the same seed
+        if name.startswith("rng.")
+        else shards.piece_of([part[name].get_tensor(name) for part in parts], rank=ranks.rank, size=ranks.size)
+        for name, file in parts[0].items()
+    }
+
+
+def _open(folder: Path, rank: int, saved_by: int) -> dict[str, Any]:
+    """tensor name -> the open file that holds it, of what `rank` saved."""
+    paths = sorted(folder.glob(f"{_prefix(rank, saved_by)}*.safetensors"))
+    files: list[Any] = [safe_open(path, framework="pt") for path in paths]
+    return {name: file for file in files for name in file.keys()}  # noqa: SIM118 - no mapping
+
+
+def _prefix(rank: int, size: int) -> str:
+    return "tensors-" if size == 1 else f"rank-{rank:05d}-tensors-"
+
+
+def _parts_folder(run_dir: Path, step: int) -> Path:
+    """An empty folder for the shards of all ranks; what an attempt left there that died is deleted."""
+    parts = run_dir / "state" / f".step-{step:06d}.parts"
+    try:
+        for left in (run_dir / "state").glob(".step-*.parts"):
+            shutil.rmtree(left)
+        parts.mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(f"{parts} could not be made: {error}; free space or mend the storage") from error
+    return parts
+
+
+def _write_part(trainer: Trainer, folder: Path) -> list[str]:
+    try:
+        return _write_tensors(trainer, folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} could not be written: {error}; free space or mend the storage") from error
+
+
+def _write_tensors(trainer: Trainer, folder: Path) -> list[str]:
+    """What this rank holds; returns the names of the files. Raises OSError."""
+    prefix = _prefix(trainer.ranks.rank, trainer.ranks.size)
+    names = []
+    try:
+        for number, shard in enumerate(_shards(_tensors(trainer))):
+            names.append(f"{prefix}{number:05d}.safetensors")
+            save_file(shard, folder / names[-1])
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    return names
+
+
 def _tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in trainer.policy.named_parameters():
-        yield f"policy.{name}", parameter.detach()
+        yield f"policy.{name}", shards.local(parameter.detach())
         for key, value in trainer.optimizer.state.get(parameter, {}).items():
-            yield f"optimizer.{name}:{key}", value
+            yield f"optimizer.{name}:{key}", shards.local(value)
     yield "rng.cpu", torch.get_rng_state()
     if trainer.policy.device.type == "cuda":
         yield "rng.cuda", torch.cuda.get_rng_state(trainer.policy.device)

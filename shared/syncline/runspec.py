@@ -33,6 +33,9 @@ class Model(Part):
     """Folder in Hugging Face layout, or another run's checkpoint: run://RUN/final, run://RUN/best, run://RUN/v50."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that learner and generators compute in."""
+    activation_checkpointing: bool = False
+    """Let the learner compute activations again in the backward pass: less memory, the same gradients, about a third
+    more time."""
 
 
 class RandomPair(Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -145,3 +146,40 @@ async def test_a_damaged_checkpoint_of_the_seed_is_published_anew(model: Path, w
     again = await world.train(spec)
     checkpoints.stage(again[0].loaded.published[0])
     assert again[0].loaded.published[0].manifest_digest == seed.manifest_digest
+
+
+class _Trap:
+    """Pickled, it is an order to whoever unpickles it."""
+
+    def __init__(self, sprung: Path) -> None:
+        self._sprung = sprung
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return Path.write_text, (self._sprung, "sprung")  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "state.pkl", "pytorch_model.bin", "tensors-00000.safetensors"])
+async def test_a_planted_pickle_is_refused_unread(model: Path, redis: Redis, tmp_path: Path, name: str) -> None:
+    """In a state beside or in place of its files, and in a version that the reference would be loaded from."""
+    spec = spec_of(model, steps=6, reference={"sync": True}, checkpoints={"every": 2})
+    groups = groups_of(spec, range(6))
+    undisturbed = await digest_of(redis, tmp_path / "a", spec, groups)
+    trap = pickle.dumps(_Trap(tmp_path / "sprung"))
+    pickle.loads(trap)
+    (tmp_path / "sprung").unlink()  # it does work
+
+    async with learner_world(redis, tmp_path / "b") as world:
+        await world.train_on(spec, groups)
+        (world.run_dir / "state" / "step-000006" / name).write_bytes(trap)
+        (checkpoints.version_folder(world.run_dir, 6) / name).write_bytes(trap)
+        await redis.flushall()
+        with capture_logs() as logs:
+            events = await world.train_on(spec, groups)
+
+    assert [(entry["event"], name in entry["error"]) for entry in logs if "error" in entry] == [
+        ("checkpoint_discarded", True),
+        ("state_skipped", True),
+    ]
+    assert kinds(events)[0] == "loaded 4"
+    assert final_digest(events) == undisturbed
+    assert not (tmp_path / "sprung").exists()

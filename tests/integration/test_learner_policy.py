@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from services.learner.batch import PlannedGroup, token_rows
-from services.learner.policy import Policy
+from services.learner.policy import DTYPES, Policy
 from services.learner.resume import Run, open_run
 from services.learner.settings import LearnerSettings
 from services.learner.step import Stopped, Trainer, update
@@ -118,3 +118,35 @@ def test_only_the_completions_of_pairs_are_forwarded(model: Path, tmp_path: Path
     )
     update(trainer, groups_of(trainer.spec, [0]), step=0, version=0)
     assert forwarded == [6]  # three prompts with a pair; the fourth is all correct
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_recomputed_activations_give_the_same_gradients_and_are_not_kept(
+    model: Path, tmp_path: Path, dtype: str
+) -> None:
+    gradients, kept = [], []
+    for recompute in (False, True):
+        policy = Policy.trainable(model, dtype=DTYPES[dtype], device=CPU, recompute=recompute)
+        rows = token_rows([PlannedGroup(scored_group(spec_of(model), 0, 1), GroupPlan(rows=(0, 1)))], device=CPU)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: (s.append(t.nbytes), t)[1], lambda t: t):
+            log_probs, entropy = policy.score(rows)
+        (log_probs[rows.mask_RT].sum() + entropy[rows.mask_RT].sum()).backward()
+        gradients.append({name: parameter.grad for name, parameter in policy.named_parameters()})
+        kept.append(sum(sizes))
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=0)
+    assert kept[1] < kept[0] / 2
+
+
+def test_a_run_with_recomputed_activations_ends_with_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    ends = []
+    for recompute in (False, True):
+        trainer = _trainer(
+            model, tmp_path / str(recompute), model={"path": str(model), "activation_checkpointing": recompute}
+        )
+        for step in range(2):
+            update(trainer, groups_of(trainer.spec, [step]), step=step, version=0)
+        ends.append({name: parameter.detach().clone() for name, parameter in trainer.policy.named_parameters()})
+    for name, parameter in ends[0].items():
+        torch.testing.assert_close(ends[1][name], parameter, rtol=0, atol=0)

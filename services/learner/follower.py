@@ -1,0 +1,134 @@
+"""Ranks 1 and up: carry out rank 0's orders with the same code that rank 0 runs, until it lets them go."""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import structlog
+import torch
+
+from services.learner import state
+from services.learner.crew import keep_alive
+from services.learner.orders import LENGTH, Answer, Hello, Order, frame
+from services.learner.ranks import Ranks
+from services.learner.resume import Run, open_run, publish_version
+from services.learner.settings import LearnerSettings
+from services.learner.step import Stopped, Trainer, update
+from syncline import runspec
+from syncline.errors import RunFailed, SynclineError
+
+log = structlog.get_logger()
+
+
+def follow(settings: LearnerSettings, ranks: Ranks) -> int:
+    """Connect to rank 0 and serve it; returns the exit code.
+
+    Signals are for rank 0: it drains, with the help of all ranks, and closes the connection.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    structlog.contextvars.bind_contextvars(rank=ranks.rank)
+    (door, *_) = ranks.gather(None)
+    connection = socket.create_connection((door["host"], door["port"]), timeout=30.0)
+    connection.settimeout(None)
+    keep_alive(connection)
+    name = f"rank {ranks.rank} of {ranks.size} (process {os.getpid()} on {socket.gethostname()})"
+    connection.sendall(frame(Hello(door["token"], ranks.rank, name).encode()))
+
+    orders: queue.Queue[Order | None] = queue.Queue()
+    busy = threading.Event()
+    threading.Thread(target=_receive, args=(connection, orders, busy), name="orders", daemon=True).start()
+    follower = Follower(settings, ranks)
+    while (order := orders.get()) is not None:
+        answer = follower.carry_out(order)
+        busy.clear()
+        try:
+            connection.sendall(frame(answer.encode()))
+        except OSError:
+            return 1  # rank 0 is gone
+        if answer.leaving:
+            return 1
+    return 0
+
+
+class Follower:
+    """One rank's part of an attempt."""
+
+    def __init__(self, settings: LearnerSettings, ranks: Ranks) -> None:
+        self._settings = settings
+        self._ranks = ranks
+        self._run: Run | None = None
+        self._trainer: Trainer | None = None
+
+    def carry_out(self, order: Order) -> Answer:
+        """Do what every rank does for this order. An error that not all ranks share makes this one leave."""
+        try:
+            self._carry_out(order)
+        except Stopped:
+            return Answer()
+        except SynclineError as error:  # rank 0 has the same one: see Ranks.together
+            return Answer(error.message, error.code)
+        except torch.OutOfMemoryError as error:
+            return Answer(
+                f"out of GPU memory: {error}; lower SYNCLINE_MICRO_BATCH_TOKENS", RunFailed.code, leaving=True
+            )
+        except Exception as error:  # the outermost supervisor of this rank: rank 0 must hear of it
+            log.error("order_failed", order=order.name, exc_info=error)
+            return Answer(f"{type(error).__name__}: {error}", leaving=True)
+        return Answer()
+
+    def _carry_out(self, order: Order) -> None:
+        if order.name == "open":
+            self._close()
+            fields = order.fields
+            self._run = Run(fields["run_id"], runspec.parse_json(fields["spec_json"]), Path(fields["run_dir"]))
+            stop = threading.Event()  # never set: rank 0 says when to stop
+            self._trainer = open_run(self._run, settings=self._settings, stop=stop, ranks=self._ranks).trainer
+        elif order.name == "close":
+            self._close()
+        else:
+            assert self._run is not None, "a run is opened first"
+            assert self._trainer is not None, "a run is opened first"
+            run, trainer = self._run, self._trainer
+            if order.name == "update":
+                update(trainer, order.groups, **order.fields)
+            elif order.name == "publish":
+                publish_version(run, trainer.policy, **order.fields)
+            else:
+                state.save(trainer, run_id=run.id, spec=run.spec, run_dir=run.dir, **order.fields)
+
+    def _close(self) -> None:
+        self._run = self._trainer = None
+        gc.collect()  # modules and their hooks refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _receive(connection: socket.socket, orders: queue.Queue[Order | None], busy: threading.Event) -> None:
+    """Put orders into the queue. When rank 0 is gone, an idle rank leaves, and a busy one does not wait for others."""
+    try:
+        while True:
+            (length,) = LENGTH.unpack(_exactly(connection, LENGTH.size))
+            order = Order.decode(_exactly(connection, length))
+            busy.set()
+            orders.put(order)
+    except (EOFError, OSError):
+        if busy.is_set():
+            log.error("rank_0_lost")
+            os._exit(1)
+        orders.put(None)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        if not (part := connection.recv(min(1 << 20, size - len(received)))):
+            raise EOFError("rank 0 closed the connection")
+        received += part
+    return bytes(received)
