@@ -65,6 +65,8 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell that runs CI in the background makes its children ignore Ctrl-C; these must hear it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def syncline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
