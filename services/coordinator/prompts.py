@@ -15,7 +15,8 @@ from typing import Any, TypeGuard
 
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
 from syncline.ids import derived_seed
-from syncline.runspec import RewardSpec, RunSpec
+from syncline.rewardspec import RewardSpec
+from syncline.runspec import RunSpec
 
 Prompt = str | list[dict[str, str]]
 

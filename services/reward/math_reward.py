@@ -13,7 +13,7 @@ from services.reward.verdicts import Item, Verdict
 from services.reward.verifiers.answers import answer_in, gold_in
 from services.reward.verifiers.pool import VerifierPool
 from syncline.errors import FieldProblem, InvalidSpec, Unavailable
-from syncline.runspec import RewardSpec
+from syncline.rewardspec import RewardSpec
 
 _REMEMBERED_CHARS = 256
 """Longer questions are not remembered: they hardly repeat, and memory must stay small."""

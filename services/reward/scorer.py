@@ -14,7 +14,7 @@ from services.reward.settings import RewardSettings
 from services.reward.verdicts import Item, Reward, Verdict
 from services.reward.verifiers.pool import VerifierPool
 from syncline.errors import FieldProblem, InvalidSpec
-from syncline.runspec import RewardSpec
+from syncline.rewardspec import RewardSpec
 
 _REWARD_SPEC: TypeAdapter[RewardSpec] = TypeAdapter(RewardSpec)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from syncline.runspec import RewardSpec
+from syncline.rewardspec import RewardSpec
 from syncline.v1 import rollout_pb2 as pb
 
 Status = Literal["scored", "unparsable", "timeout", "unavailable"]

@@ -25,7 +25,7 @@ from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict
 from syncline import keys
 from syncline.errors import InvalidSpec
-from syncline.runspec import RewardSpec
+from syncline.rewardspec import RewardSpec
 from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
 from syncline.v1 import rollout_pb2 as pb
 

@@ -9,22 +9,15 @@ Importing this module loads pydantic and nothing heavier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from syncline.algo.schedule import Change, Schedule
 from syncline.errors import FieldProblem, InvalidSpec
+from syncline.rewardspec import JudgeReward, MathReward, Name, Part, RewardSpec
 from syncline.spec_problems import problems_of
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
-
-
-class Part(BaseModel):
-    """Base of every part: frozen, unknown keys refused, types as written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class Model(Part):
@@ -152,32 +145,6 @@ class Generation(Part):
     max_tokens: int = Field(default=1024, ge=1)
 
 
-class MathReward(Part):
-    """1 when Math-Verify finds the completion's answer equal to the row's `answer`, else 0."""
-
-    type: Literal["math"]
-
-
-class JudgeReward(Part):
-    """A score by an LLM judge behind an OpenAI-compatible endpoint."""
-
-    type: Literal["judge"]
-    endpoint: str = Field(pattern=r"^https?://")
-    """Base URL, up to and including /v1."""
-    model: str = Field(min_length=1)
-
-
-class RewardModelReward(Part):
-    """A scalar by a reward model behind a vLLM pooling endpoint."""
-
-    type: Literal["reward_model"]
-    endpoint: str = Field(pattern=r"^https?://")
-    model: str = Field(min_length=1)
-
-
-RewardSpec = Annotated[MathReward | JudgeReward | RewardModelReward, Field(discriminator="type")]
-
-
 class Task(Part):
     """One source of prompts with its reward."""
 
@@ -186,7 +153,7 @@ class Task(Part):
     """JSONL or Parquet with rows {"prompt": str | messages, "answer": str?}."""
     reward: RewardSpec
     pairs: PairRule | None = None
-    """null: random for a math reward, best_vs_worst for graded ones (the paper's rules)."""
+    """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules)."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of each batch, relative to the other tasks."""
     max_tokens: int | None = Field(default=None, ge=1)
@@ -197,7 +164,7 @@ class Task(Part):
         """The rule that holds, the default filled in."""
         if self.pairs is not None:
             return self.pairs
-        return RandomPair() if self.reward.type == "math" else BestVsWorst()
+        return BestVsWorst() if self.reward.graded else RandomPair()
 
 
 class Optimizer(Part):
@@ -227,6 +194,27 @@ class Evaluation(Part):
     """Overrides generation.max_tokens."""
 
 
+class Best(Part):
+    """Which checkpoint is the best one."""
+
+    evaluation: Name
+    """One of the run's evaluation sets."""
+    metric: Literal["score", "pass_at_k", "length_normalized"] = "score"
+    """score: the mean score (accuracy, or the win rate of a versus_seed judge). pass_at_k: k = samples.
+    length_normalized: the mean score with the part that length explains taken out."""
+
+
+class Rollouts(Part):
+    """Where the training rollouts come from, and whether they are kept."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    source: str | None = Field(default=None, alias="from", min_length=1)
+    """A file of rollouts (`syncline export rollouts`) to train on offline; null generates them live."""
+    record: bool = True
+    """Keep every trained group with the run, so that `syncline export rollouts` can give them out."""
+
+
 class Checkpoints(Part):
     """Saved training states and the published weights that are kept."""
 
@@ -234,6 +222,8 @@ class Checkpoints(Part):
     """Steps between saved training states."""
     keep: int = Field(default=3, ge=2)
     """Newest published checkpoints to keep, beside those in use. At least 2: one may be in the writing."""
+    best: Best | None = None
+    """What `best` means; its checkpoint is kept beside the newest. null: the score of the first evaluation set."""
 
 
 class RunSpec(Part):
@@ -245,6 +235,7 @@ class RunSpec(Part):
     algorithm: AlgorithmSpec
     reference: Reference = Reference()
     sync: Sync = Sync()
+    rollouts: Rollouts = Rollouts()
     steps: int = Field(ge=1)
     prompts_per_step: int = Field(default=32, ge=1)
     generation: Generation = Generation()
@@ -255,26 +246,49 @@ class RunSpec(Part):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> RunSpec:
+        problems = [*self._names_twice(), *self._reward_problems(), *self._sync_problems()]
+        if isinstance(self.algorithm, GRPO) and self.algorithm.clip and self.algorithm.importance_cap:
+            problem = "clip and importance_cap are two cures for the same ratio"
+            problems.append(FieldProblem("algorithm.clip", problem, "one of the two"))
+        best, names = self.checkpoints.best, [evaluation.name for evaluation in self.evaluation]
+        if best is not None and best.evaluation not in names:
+            problem = f"there is no evaluation set {best.evaluation!r}"
+            problems.append(FieldProblem("checkpoints.best.evaluation", problem, ", ".join(names) or "null"))
+        if problems:
+            raise InvalidSpec(problems)
+        return self
+
+    def _names_twice(self) -> Iterator[FieldProblem]:
         for field, parts in (("tasks", self.tasks), ("evaluation", self.evaluation)):
             names = [part.name for part in parts]
             for index, name in enumerate(names):
                 if name in names[:index]:
-                    raise InvalidSpec(
-                        [FieldProblem(f"{field}.{index}.name", f"{name!r} is used twice", "a name of its own for each")]
-                    )
+                    yield FieldProblem(f"{field}.{index}.name", f"{name!r} is used twice", "a name of its own for each")
+
+    def _reward_problems(self) -> Iterator[FieldProblem]:
         for index, task in enumerate(self.tasks):
-            if task.pair_rule.type == "random" and task.reward.type != "math":
-                problem = f"random pairs need a reward of right or wrong, and {task.reward.type!r} is graded"
-                raise InvalidSpec([FieldProblem(f"tasks.{index}.pairs.type", problem, "'best_vs_worst'")])
-        if isinstance(self.algorithm, GRPO) and self.algorithm.clip and self.algorithm.importance_cap:
-            problem = "clip and importance_cap are two cures for the same ratio"
-            raise InvalidSpec([FieldProblem("algorithm.clip", problem, "one of the two")])
-        steps = [change.step for change in self.sync.changes]
-        if steps != sorted(steps):
-            raise InvalidSpec(
-                [FieldProblem("sync.changes", "steps are out of order", "changes in the order of their steps")]
-            )
-        return self
+            if task.pair_rule.type == "random" and task.reward.graded:
+                problem = f"random pairs need a reward of right or wrong, and this {task.reward.type!r} is graded"
+                yield FieldProblem(f"tasks.{index}.pairs.type", problem, "'best_vs_worst'")
+            if isinstance(task.reward, JudgeReward) and task.reward.mode == "versus_seed":
+                problem = "versus_seed compares with the seed model's answers, which only evaluations have"
+                yield FieldProblem(f"tasks.{index}.reward.mode", problem, "'pointwise' or 'pairwise'")
+
+    def _sync_problems(self) -> Iterator[FieldProblem]:
+        periods = [
+            ("sync.period", self.sync.period),
+            *((f"sync.changes.{index}.period", change.period) for index, change in enumerate(self.sync.changes)),
+        ]
+        for field, period in periods:
+            if period != "never" and period > self.steps:
+                problem = f"{period} is more than the run's {self.steps} steps, so the generators would never be synced"
+                yield FieldProblem(field, problem, f"at most {self.steps}, or never")
+        changes = [change.step for change in self.sync.changes]
+        if changes != sorted(changes):
+            yield FieldProblem("sync.changes", "steps are out of order", "changes in the order of their steps")
+        if self.rollouts.source is not None and (self.sync.period != "never" or self.sync.changes):
+            problem = "rollouts from a file are of one fixed policy, which never gets the learner's weights"
+            yield FieldProblem("sync.period", problem, "never")
 
     def schedule(self) -> Schedule:
         """The sync schedule of this run."""

@@ -65,7 +65,8 @@ def _problem(detail: Any) -> FieldProblem:
 
 
 _UNION_TAGS = frozenset(
-    {"dpo", "group_dpo", "grpo", "group_dpo_grpo", "math", "judge", "reward_model", "random", "best_vs_worst"}
+    {"dpo", "group_dpo", "grpo", "group_dpo_grpo", "math", "verifier", "judge", "reward_model"}
+    | {"random", "best_vs_worst", "length", "overlong"}
     | {"constrained-int", "literal['never']", "int"}
 )
 

@@ -49,7 +49,7 @@ def spec_of(folder: Path, **fields: Any) -> RunSpec:
             "name": "learner-test",
             "model": {"path": str(folder)},
             "algorithm": {"name": "dpo"},
-            "sync": {"period": 2},
+            "sync": {"period": min(2, fields.get("steps", 4))},
             "steps": 4,
             "prompts_per_step": 4,
             "generation": {"samples_per_prompt": SAMPLES},

@@ -36,6 +36,7 @@ def spec(**changes: Any) -> dict[str, Any]:
         "name": "small",
         "model": {"path": "model"},
         "algorithm": {"name": "dpo"},
+        "sync": {"period": 2},
         "steps": 4,
         "generation": {"max_tokens": 5},
         "tasks": [{"name": "math", "data": "train.jsonl", "reward": {"type": "math"}}],

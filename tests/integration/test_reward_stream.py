@@ -19,7 +19,7 @@ from services.reward.verdicts import Item, Verdict
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.worker import RewardWorker
 from syncline import keys, streams
-from syncline.runspec import RewardSpec
+from syncline.rewardspec import RewardSpec
 from syncline.streams import StreamConsumer, Streams
 from syncline.v1 import rollout_pb2 as pb
 from tests.integration.reward_groups import RUN, add, entries, group, scored, until, worker

@@ -54,6 +54,10 @@ def test_a_spec_survives_the_trip_as_json() -> None:
         ("steps", 0, "steps: 0 is out of range; allowed: >= 1"),
         ("sync.period", 0, "sync.period: 0 is out of range; allowed: >= 1 or 'never'"),
         ("sync.period", "sometimes", "sync.period: 'sometimes'"),
+        ("sync.period", 11, "sync.period: 11 is more than the run's 10 steps"),
+        ("sync.changes", [{"step": 4, "period": 11}], "sync.changes.0.period: 11 is more than the run's 10 steps"),
+        ("rollouts", {"from": "rollouts.jsonl"}, "sync.period: rollouts from a file are of one fixed policy"),
+        ("checkpoints.best", {"evaluation": "chat"}, "checkpoints.best.evaluation: there is no evaluation set 'chat'"),
         ("sync.lag", 2, "sync.lag: 2 is not known; allowed: 0 or 1"),
         ("algorithm.name", "ppo", "algorithm.name: 'ppo' is not known; allowed: 'dpo'"),
         ("algorithm.scale_rewards", True, "algorithm.scale_rewards: unknown key"),
@@ -89,6 +93,24 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
     graded["tasks"][0]["pairs"] = {"type": "random"}
     with pytest.raises(InvalidSpec, match=r"tasks\.0\.pairs\.type: random pairs need a reward of right or wrong"):
         runspec.parse(graded)
+
+
+def test_a_judge_that_compares_with_the_seed_is_for_evaluations_only() -> None:
+    judge = {"type": "judge", "mode": "versus_seed", "endpoint": "http://127.0.0.1:9/v1", "model": "m"}
+    with pytest.raises(InvalidSpec, match=r"tasks\.0\.reward\.mode: versus_seed compares"):
+        runspec.parse(with_change("tasks.0.reward", judge))
+    assert runspec.parse(with_change("evaluation", [{"name": "chat", "data": "chat.jsonl", "reward": judge}]))
+
+
+def test_shaping_makes_a_reward_graded() -> None:
+    shaped = with_change("tasks.0.reward", {"type": "math", "shaping": [{"type": "length", "per_token": 0.01}]})
+    assert runspec.parse(shaped).tasks[0].pair_rule.type == "best_vs_worst"
+
+
+def test_rollouts_from_a_file_train_a_run_that_never_syncs() -> None:
+    spec = runspec.parse(with_change("sync.period", "never") | {"rollouts": {"from": "rollouts.jsonl"}})
+    assert spec.rollouts.source == "rollouts.jsonl"
+    assert runspec.parse_json(spec.model_dump_json()) == spec
 
 
 def test_two_tasks_of_one_name_are_refused() -> None:

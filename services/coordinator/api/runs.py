@@ -10,7 +10,8 @@ from services.coordinator.api.resources import page, run_resource
 from services.coordinator.runs import Runs
 from services.coordinator.store import Run, Series
 from syncline import checkpoints
-from syncline.runspec import Part, SyncPeriod
+from syncline.rewardspec import Part
+from syncline.runspec import SyncPeriod
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from syncline.v1 import checkpoint_pb2 as syncline_dot_v1_dot_checkpoint__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!syncline/v1/learner_service.proto\x12\x0bsyncline.v1\x1a\x1csyncline/v1/checkpoint.proto\"B\n\x0cTrainRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\t\x12\x0f\n\x07run_dir\x18\x03 \x01(\t\"\xf1\x01\n\rTrainResponse\x12%\n\x06loaded\x18\x01 \x01(\x0b\x32\x13.syncline.v1.LoadedH\x00\x12\x35\n\tpublished\x18\x02 \x01(\x0b\x32 .syncline.v1.CheckpointPublishedH\x00\x12\'\n\x04step\x18\x03 \x01(\x0b\x32\x17.syncline.v1.StepReportH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.syncline.v1.FinishedH\x00\x12%\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x13.syncline.v1.FailedH\x00\x42\x07\n\x05\x65vent\"f\n\x06Loaded\x12\x12\n\nfirst_step\x18\x01 \x01(\r\x12\x16\n\x0enum_parameters\x18\x02 \x01(\x04\x12\x30\n\tpublished\x18\x03 \x03(\x0b\x32\x1d.syncline.v1.CheckpointHandle\"U\n\x13\x43heckpointPublished\x12-\n\x06handle\x18\x01 \x01(\x0b\x32\x1d.syncline.v1.CheckpointHandle\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\xb4\x02\n\nTaskReport\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x01(\r\x12\x35\n\x07\x64ropped\x18\x03 \x03(\x0b\x32$.syncline.v1.TaskReport.DroppedEntry\x12\x13\n\x0breward_mean\x18\x04 \x01(\x01\x12\x37\n\x08verdicts\x18\x05 \x03(\x0b\x32%.syncline.v1.TaskReport.VerdictsEntry\x12\r\n\x05pairs\x18\x06 \x01(\r\x12\x13\n\x0blength_mean\x18\x07 \x01(\x01\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a/\n\rVerdictsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xaf\x03\n\nStepReport\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x11\n\tstaleness\x18\x03 \x01(\r\x12&\n\x05tasks\x18\x04 \x03(\x0b\x32\x17.syncline.v1.TaskReport\x12\x35\n\x07metrics\x18\x05 \x03(\x0b\x32$.syncline.v1.StepReport.MetricsEntry\x12\x0f\n\x07trained\x18\x06 \x03(\r\x12\x35\n\x07refused\x18\x07 \x03(\x0b\x32$.syncline.v1.StepReport.RefusedEntry\x12\x14\n\x0cwait_seconds\x18\x08 \x01(\x01\x12\x16\n\x0eupdate_seconds\x18\t \x01(\x01\x12\x0e\n\x06tokens\x18\n \x01(\x04\x12*\n\x07samples\x18\x0b \x03(\x0b\x32\x19.syncline.v1.SampleRecord\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xa8\x01\n\x0cSampleRecord\x12\x14\n\x0cprompt_index\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\ncompletion\x18\x04 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t\x12\x0e\n\x06reward\x18\x06 \x01(\x01\x12\x0f\n\x07verdict\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x11\n\tgenerator\x18\t \x01(\t\"\x1b\n\x08\x46inished\x12\x0f\n\x07version\x18\x01 \x01(\r\"\'\n\x06\x46\x61iled\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"B\n\rUpdateRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\"\x1e\n\x0eUpdateResponse\x12\x0c\n\x04step\x18\x01 \x01(\r\"-\n\x0bStopRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\x0cStopResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x08\" \n\x1eLearnerServiceGetStatusRequest\"j\n\x1fLearnerServiceGetStatusResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t2\xba\x02\n\x0eLearnerService\x12@\n\x05Train\x12\x19.syncline.v1.TrainRequest\x1a\x1a.syncline.v1.TrainResponse0\x01\x12;\n\x04Stop\x12\x18.syncline.v1.StopRequest\x1a\x19.syncline.v1.StopResponse\x12\x41\n\x06Update\x12\x1a.syncline.v1.UpdateRequest\x1a\x1b.syncline.v1.UpdateResponse\x12\x66\n\tGetStatus\x12+.syncline.v1.LearnerServiceGetStatusRequest\x1a,.syncline.v1.LearnerServiceGetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!syncline/v1/learner_service.proto\x12\x0bsyncline.v1\x1a\x1csyncline/v1/checkpoint.proto\"B\n\x0cTrainRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\t\x12\x0f\n\x07run_dir\x18\x03 \x01(\t\"\xf1\x01\n\rTrainResponse\x12%\n\x06loaded\x18\x01 \x01(\x0b\x32\x13.syncline.v1.LoadedH\x00\x12\x35\n\tpublished\x18\x02 \x01(\x0b\x32 .syncline.v1.CheckpointPublishedH\x00\x12\'\n\x04step\x18\x03 \x01(\x0b\x32\x17.syncline.v1.StepReportH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.syncline.v1.FinishedH\x00\x12%\n\x06\x66\x61iled\x18\x05 \x01(\x0b\x32\x13.syncline.v1.FailedH\x00\x42\x07\n\x05\x65vent\"f\n\x06Loaded\x12\x12\n\nfirst_step\x18\x01 \x01(\r\x12\x16\n\x0enum_parameters\x18\x02 \x01(\x04\x12\x30\n\tpublished\x18\x03 \x03(\x0b\x32\x1d.syncline.v1.CheckpointHandle\"U\n\x13\x43heckpointPublished\x12-\n\x06handle\x18\x01 \x01(\x0b\x32\x1d.syncline.v1.CheckpointHandle\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\x9b\x03\n\nTaskReport\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x01(\r\x12\x35\n\x07\x64ropped\x18\x03 \x03(\x0b\x32$.syncline.v1.TaskReport.DroppedEntry\x12\x13\n\x0breward_mean\x18\x04 \x01(\x01\x12\x37\n\x08verdicts\x18\x05 \x03(\x0b\x32%.syncline.v1.TaskReport.VerdictsEntry\x12\r\n\x05pairs\x18\x06 \x01(\r\x12\x13\n\x0blength_mean\x18\x07 \x01(\x01\x12\x35\n\x07metrics\x18\x08 \x03(\x0b\x32$.syncline.v1.TaskReport.MetricsEntry\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a/\n\rVerdictsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xaf\x03\n\nStepReport\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x11\n\tstaleness\x18\x03 \x01(\r\x12&\n\x05tasks\x18\x04 \x03(\x0b\x32\x17.syncline.v1.TaskReport\x12\x35\n\x07metrics\x18\x05 \x03(\x0b\x32$.syncline.v1.StepReport.MetricsEntry\x12\x0f\n\x07trained\x18\x06 \x03(\r\x12\x35\n\x07refused\x18\x07 \x03(\x0b\x32$.syncline.v1.StepReport.RefusedEntry\x12\x14\n\x0cwait_seconds\x18\x08 \x01(\x01\x12\x16\n\x0eupdate_seconds\x18\t \x01(\x01\x12\x0e\n\x06tokens\x18\n \x01(\x04\x12*\n\x07samples\x18\x0b \x03(\x0b\x32\x19.syncline.v1.SampleRecord\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\xa8\x01\n\x0cSampleRecord\x12\x14\n\x0cprompt_index\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\ncompletion\x18\x04 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t\x12\x0e\n\x06reward\x18\x06 \x01(\x01\x12\x0f\n\x07verdict\x18\x07 \x01(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x11\n\tgenerator\x18\t \x01(\t\"\x1b\n\x08\x46inished\x12\x0f\n\x07version\x18\x01 \x01(\r\"\'\n\x06\x46\x61iled\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"B\n\rUpdateRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\"\x1e\n\x0eUpdateResponse\x12\x0c\n\x04step\x18\x01 \x01(\r\"-\n\x0bStopRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\x0cStopResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x08\" \n\x1eLearnerServiceGetStatusRequest\"j\n\x1fLearnerServiceGetStatusResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t2\xba\x02\n\x0eLearnerService\x12@\n\x05Train\x12\x19.syncline.v1.TrainRequest\x1a\x1a.syncline.v1.TrainResponse0\x01\x12;\n\x04Stop\x12\x18.syncline.v1.StopRequest\x1a\x19.syncline.v1.StopResponse\x12\x41\n\x06Update\x12\x1a.syncline.v1.UpdateRequest\x1a\x1b.syncline.v1.UpdateResponse\x12\x66\n\tGetStatus\x12+.syncline.v1.LearnerServiceGetStatusRequest\x1a,.syncline.v1.LearnerServiceGetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKREPORT_DROPPEDENTRY']._serialized_options = b'8\001'
   _globals['_TASKREPORT_VERDICTSENTRY']._loaded_options = None
   _globals['_TASKREPORT_VERDICTSENTRY']._serialized_options = b'8\001'
+  _globals['_TASKREPORT_METRICSENTRY']._loaded_options = None
+  _globals['_TASKREPORT_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_STEPREPORT_METRICSENTRY']._loaded_options = None
   _globals['_STEPREPORT_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_STEPREPORT_REFUSEDENTRY']._loaded_options = None
@@ -49,35 +51,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTPUBLISHED']._serialized_start=496
   _globals['_CHECKPOINTPUBLISHED']._serialized_end=581
   _globals['_TASKREPORT']._serialized_start=584
-  _globals['_TASKREPORT']._serialized_end=892
-  _globals['_TASKREPORT_DROPPEDENTRY']._serialized_start=797
-  _globals['_TASKREPORT_DROPPEDENTRY']._serialized_end=843
-  _globals['_TASKREPORT_VERDICTSENTRY']._serialized_start=845
-  _globals['_TASKREPORT_VERDICTSENTRY']._serialized_end=892
-  _globals['_STEPREPORT']._serialized_start=895
-  _globals['_STEPREPORT']._serialized_end=1326
-  _globals['_STEPREPORT_METRICSENTRY']._serialized_start=1232
-  _globals['_STEPREPORT_METRICSENTRY']._serialized_end=1278
-  _globals['_STEPREPORT_REFUSEDENTRY']._serialized_start=1280
-  _globals['_STEPREPORT_REFUSEDENTRY']._serialized_end=1326
-  _globals['_SAMPLERECORD']._serialized_start=1329
-  _globals['_SAMPLERECORD']._serialized_end=1497
-  _globals['_FINISHED']._serialized_start=1499
-  _globals['_FINISHED']._serialized_end=1526
-  _globals['_FAILED']._serialized_start=1528
-  _globals['_FAILED']._serialized_end=1567
-  _globals['_UPDATEREQUEST']._serialized_start=1569
-  _globals['_UPDATEREQUEST']._serialized_end=1635
-  _globals['_UPDATERESPONSE']._serialized_start=1637
-  _globals['_UPDATERESPONSE']._serialized_end=1667
-  _globals['_STOPREQUEST']._serialized_start=1669
-  _globals['_STOPREQUEST']._serialized_end=1714
-  _globals['_STOPRESPONSE']._serialized_start=1716
-  _globals['_STOPRESPONSE']._serialized_end=1747
-  _globals['_LEARNERSERVICEGETSTATUSREQUEST']._serialized_start=1749
-  _globals['_LEARNERSERVICEGETSTATUSREQUEST']._serialized_end=1781
-  _globals['_LEARNERSERVICEGETSTATUSRESPONSE']._serialized_start=1783
-  _globals['_LEARNERSERVICEGETSTATUSRESPONSE']._serialized_end=1889
-  _globals['_LEARNERSERVICE']._serialized_start=1892
-  _globals['_LEARNERSERVICE']._serialized_end=2206
+  _globals['_TASKREPORT']._serialized_end=995
+  _globals['_TASKREPORT_DROPPEDENTRY']._serialized_start=852
+  _globals['_TASKREPORT_DROPPEDENTRY']._serialized_end=898
+  _globals['_TASKREPORT_VERDICTSENTRY']._serialized_start=900
+  _globals['_TASKREPORT_VERDICTSENTRY']._serialized_end=947
+  _globals['_TASKREPORT_METRICSENTRY']._serialized_start=949
+  _globals['_TASKREPORT_METRICSENTRY']._serialized_end=995
+  _globals['_STEPREPORT']._serialized_start=998
+  _globals['_STEPREPORT']._serialized_end=1429
+  _globals['_STEPREPORT_METRICSENTRY']._serialized_start=949
+  _globals['_STEPREPORT_METRICSENTRY']._serialized_end=995
+  _globals['_STEPREPORT_REFUSEDENTRY']._serialized_start=1383
+  _globals['_STEPREPORT_REFUSEDENTRY']._serialized_end=1429
+  _globals['_SAMPLERECORD']._serialized_start=1432
+  _globals['_SAMPLERECORD']._serialized_end=1600
+  _globals['_FINISHED']._serialized_start=1602
+  _globals['_FINISHED']._serialized_end=1629
+  _globals['_FAILED']._serialized_start=1631
+  _globals['_FAILED']._serialized_end=1670
+  _globals['_UPDATEREQUEST']._serialized_start=1672
+  _globals['_UPDATEREQUEST']._serialized_end=1738
+  _globals['_UPDATERESPONSE']._serialized_start=1740
+  _globals['_UPDATERESPONSE']._serialized_end=1770
+  _globals['_STOPREQUEST']._serialized_start=1772
+  _globals['_STOPREQUEST']._serialized_end=1817
+  _globals['_STOPRESPONSE']._serialized_start=1819
+  _globals['_STOPRESPONSE']._serialized_end=1850
+  _globals['_LEARNERSERVICEGETSTATUSREQUEST']._serialized_start=1852
+  _globals['_LEARNERSERVICEGETSTATUSREQUEST']._serialized_end=1884
+  _globals['_LEARNERSERVICEGETSTATUSRESPONSE']._serialized_start=1886
+  _globals['_LEARNERSERVICEGETSTATUSRESPONSE']._serialized_end=1992
+  _globals['_LEARNERSERVICE']._serialized_start=1995
+  _globals['_LEARNERSERVICE']._serialized_end=2309
 # @@protoc_insertion_point(module_scope)

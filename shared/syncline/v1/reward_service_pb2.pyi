@@ -8,14 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ScoreItem(_message.Message):
-    __slots__ = ("prompt_text", "completion", "answer")
+    __slots__ = ("prompt_text", "completion", "answer", "messages_json", "tokens", "max_tokens", "seed_answer")
     PROMPT_TEXT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SEED_ANSWER_FIELD_NUMBER: _ClassVar[int]
     prompt_text: str
     completion: str
     answer: str
-    def __init__(self, prompt_text: _Optional[str] = ..., completion: _Optional[str] = ..., answer: _Optional[str] = ...) -> None: ...
+    messages_json: str
+    tokens: int
+    max_tokens: int
+    seed_answer: str
+    def __init__(self, prompt_text: _Optional[str] = ..., completion: _Optional[str] = ..., answer: _Optional[str] = ..., messages_json: _Optional[str] = ..., tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., seed_answer: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("reward_json", "items")

@@ -61,7 +61,7 @@ class SamplingParams(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class PromptTask(_message.Message):
-    __slots__ = ("key", "purpose", "version", "prompt_token_ids", "sampling", "seeds", "task", "reward_json", "answer", "prompt_text", "admitted_at")
+    __slots__ = ("key", "purpose", "version", "prompt_token_ids", "sampling", "seeds", "task", "reward_json", "answer", "prompt_text", "admitted_at", "messages_json", "seed_answers")
     KEY_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,8 @@ class PromptTask(_message.Message):
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TEXT_FIELD_NUMBER: _ClassVar[int]
     ADMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    SEED_ANSWERS_FIELD_NUMBER: _ClassVar[int]
     key: TaskKey
     purpose: Purpose
     version: int
@@ -84,7 +86,9 @@ class PromptTask(_message.Message):
     answer: str
     prompt_text: str
     admitted_at: float
-    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., version: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., task: _Optional[str] = ..., reward_json: _Optional[str] = ..., answer: _Optional[str] = ..., prompt_text: _Optional[str] = ..., admitted_at: _Optional[float] = ...) -> None: ...
+    messages_json: str
+    seed_answers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key: _Optional[_Union[TaskKey, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., version: _Optional[int] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., seeds: _Optional[_Iterable[int]] = ..., task: _Optional[str] = ..., reward_json: _Optional[str] = ..., answer: _Optional[str] = ..., prompt_text: _Optional[str] = ..., admitted_at: _Optional[float] = ..., messages_json: _Optional[str] = ..., seed_answers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Sample(_message.Message):
     __slots__ = ("token_ids", "log_probs", "finish_reason", "text", "versions")
@@ -123,16 +127,18 @@ class RolloutGroup(_message.Message):
     def __init__(self, task: _Optional[_Union[PromptTask, _Mapping]] = ..., samples: _Optional[_Iterable[_Union[Sample, _Mapping]]] = ..., generator: _Optional[str] = ..., generate_seconds: _Optional[float] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("status", "score", "cause", "seconds")
+    __slots__ = ("status", "score", "cause", "seconds", "raw_score")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RAW_SCORE_FIELD_NUMBER: _ClassVar[int]
     status: VerdictStatus
     score: float
     cause: str
     seconds: float
-    def __init__(self, status: _Optional[_Union[VerdictStatus, str]] = ..., score: _Optional[float] = ..., cause: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+    raw_score: float
+    def __init__(self, status: _Optional[_Union[VerdictStatus, str]] = ..., score: _Optional[float] = ..., cause: _Optional[str] = ..., seconds: _Optional[float] = ..., raw_score: _Optional[float] = ...) -> None: ...
 
 class ScoredGroup(_message.Message):
     __slots__ = ("group", "verdicts", "dropped_cause")

@@ -271,6 +271,7 @@ def test_every_algorithm_of_the_run_spec_is_built_with_all_its_options(name: str
             "model": {"path": "m"},
             "algorithm": {"name": name},
             "steps": 1,
+            "sync": {"period": 1},
             "tasks": [{"name": "math", "data": "d", "reward": {"type": "math"}}],
         }
     )

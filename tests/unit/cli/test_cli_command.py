@@ -16,7 +16,7 @@ SPEC = """
 name: tiny
 model: {path: seed}
 algorithm: {name: dpo}
-steps: 4
+steps: 20
 tasks: [{name: math, data: train.jsonl, reward: {type: math}}]
 """
 

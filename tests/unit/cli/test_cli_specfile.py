@@ -17,6 +17,7 @@ SPEC: dict[str, Any] = {
     "model": {"path": "seed"},
     "algorithm": {"name": "dpo"},
     "steps": 4,
+    "sync": {"period": 2},
     "tasks": [{"name": "math", "data": "data/train.jsonl", "reward": {"type": "math"}}],
     "evaluation": [{"name": "held-out", "data": "../held.jsonl"}],
 }

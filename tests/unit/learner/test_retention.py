@@ -28,7 +28,7 @@ specs = st.builds(
     _spec,
     period=periods,
     lag=st.integers(0, 1),
-    steps=st.integers(1, 20),
+    steps=st.integers(7, 20),
     every=st.one_of(st.none(), st.integers(1, 5)),
 )
 

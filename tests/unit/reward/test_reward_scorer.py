@@ -9,7 +9,7 @@ import pytest
 from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict
 from syncline.errors import InvalidSpec
-from syncline.runspec import RewardSpec
+from syncline.rewardspec import RewardSpec
 
 
 class LengthReward:

@@ -1,0 +1,120 @@
+"""The parts of a run spec that say how a sample is rewarded, and the base of every part.
+
+A task carries its reward through the whole system as one JSON object, so a reward service needs
+nothing but the sample and this object.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
+
+
+class Part(BaseModel):
+    """Base of every part: frozen, unknown keys refused, types as written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, serialize_by_alias=True)
+
+
+class LengthPenalty(Part):
+    """Take `per_token` off the score for each token of the completion."""
+
+    type: Literal["length"]
+    per_token: float = Field(gt=0.0)
+
+
+class OverlongPenalty(Part):
+    """Take up to `weight` off the score, rising linearly over the last `margin` tokens before max_tokens."""
+
+    type: Literal["overlong"]
+    margin: int = Field(ge=1)
+    weight: float = Field(default=1.0, gt=0.0)
+
+
+ShapingSpec = Annotated[LengthPenalty | OverlongPenalty, Field(discriminator="type")]
+
+
+class Reward(Part):
+    """What all rewards share."""
+
+    shaping: tuple[ShapingSpec, ...] = ()
+    """Applied to the score in order; the raw score is kept beside it."""
+
+    @property
+    def graded(self) -> bool:
+        """Whether scores are more than right (1) and wrong (0)."""
+        return True
+
+
+class MathReward(Reward):
+    """1 when Math-Verify finds the completion's answer equal to the row's `answer`, else 0."""
+
+    type: Literal["math"]
+
+    @property
+    def graded(self) -> bool:
+        return bool(self.shaping)
+
+
+class VerifierReward(Reward):
+    """A verifier of your own, by its name in the reward service (services/reward/verifiers/registry.py)."""
+
+    type: Literal["verifier"]
+    name: str = Field(pattern=r"^[a-z0-9_]{1,64}$")
+    options: dict[str, JsonValue] = {}
+    """Passed to the verifier as keyword arguments."""
+    scale: Literal["binary", "graded"] = "binary"
+    """binary: scores are 0 or 1, and random pairs are possible."""
+
+    @property
+    def graded(self) -> bool:
+        return self.scale == "graded" or bool(self.shaping)
+
+
+class Endpoint(Reward):
+    """A model behind an OpenAI-compatible server."""
+
+    endpoint: str = Field(pattern=r"^https?://")
+    """Base URL, up to and including /v1."""
+    model: str = Field(min_length=1)
+    key: Name | None = None
+    """Name of the API key; the reward service reads it from SYNCLINE_KEY_<NAME>, which a secret fills."""
+    timeout_s: float = Field(default=120.0, gt=0.0)
+    """Wall seconds of one request."""
+    concurrency: int = Field(default=16, ge=1)
+    """Requests to this endpoint at the same time, per reward service."""
+    requests_per_minute: float | None = Field(default=None, gt=0.0)
+    """Rate limit per reward service; null has none."""
+
+
+class JudgeReward(Endpoint):
+    """A score by an LLM judge."""
+
+    type: Literal["judge"]
+    mode: Literal["pointwise", "pairwise", "versus_seed"] = "pointwise"
+    """pointwise: 0 to 10 for each answer. pairwise: share of comparisons that the answer wins within its group, each
+    pair in both orders. versus_seed: share of comparisons won against the seed model's answer (evaluations only)."""
+    judgments: int = Field(default=1, ge=1, le=64)
+    """Judgments that are averaged for each answer (pointwise) or each ordered pair."""
+    opponents: Literal["all", "pivot"] = "all"
+    """pairwise: every ordered pair of the group, or each answer against one random answer, to bound the cost."""
+    template: str | None = None
+    """The judge's prompt, with {prompt} and {answer} (pointwise) or {prompt}, {first} and {second}; null takes ours."""
+    temperature: float = Field(default=0.6, ge=0.0)
+    top_p: float = Field(default=0.9, gt=0.0, le=1.0)
+    max_tokens: int = Field(default=2048, ge=1)
+
+
+class RewardModelReward(Endpoint):
+    """A scalar by a sequence-classification model behind vLLM's pooling server."""
+
+    type: Literal["reward_model"]
+
+
+RewardSpec = Annotated[
+    MathReward | VerifierReward | JudgeReward | RewardModelReward,
+    Field(discriminator="type"),
+]
