@@ -32,7 +32,7 @@ from services.learner.resume import Run, open_run, publish_version
 from services.learner.retention import is_published, versions_in_use
 from services.learner.settings import LearnerSettings
 from services.learner.step import update
-from syncline import checkpoints, runspec
+from syncline import checkpoints, runspec, standings
 from syncline.errors import Conflict, RunFailed, SynclineError
 from syncline.runspec import RunSpec
 from syncline.v1.learner_service_pb2 import (
@@ -263,9 +263,16 @@ class Attempt:
 
 
 def _prune_versions(run: Run, *, version: int) -> None:
-    in_use = versions_in_use(run.spec, version=version, saved_steps=state.saved_steps(run.dir))
+    published = checkpoints.published(run.dir)
+    in_use = versions_in_use(
+        run.spec,
+        version=version,
+        published=published,
+        saved_steps=state.saved_steps(run.dir),
+        standings=standings.read(run.dir),
+    )
     checkpoints.prune(
-        [checkpoints.version_folder(run.dir, published) for published in checkpoints.published(run.dir)],
+        [checkpoints.version_folder(run.dir, one) for one in published],
         keep=run.spec.checkpoints.keep,
-        in_use=[checkpoints.version_folder(run.dir, used) for used in in_use],
+        in_use=[checkpoints.version_folder(run.dir, one) for one in in_use],
     )

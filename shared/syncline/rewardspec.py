@@ -44,9 +44,14 @@ class Reward(Part):
     """Applied to the score in order; the raw score is kept beside it."""
 
     @property
+    def binary(self) -> bool:
+        """Whether scores before shaping are right (1) or wrong (0) and nothing between."""
+        return False
+
+    @property
     def graded(self) -> bool:
         """Whether scores are more than right (1) and wrong (0)."""
-        return True
+        return not self.binary or bool(self.shaping)
 
 
 class MathReward(Reward):
@@ -55,8 +60,8 @@ class MathReward(Reward):
     type: Literal["math"]
 
     @property
-    def graded(self) -> bool:
-        return bool(self.shaping)
+    def binary(self) -> bool:
+        return True
 
 
 class VerifierReward(Reward):
@@ -70,8 +75,8 @@ class VerifierReward(Reward):
     """binary: scores are 0 or 1, and random pairs are possible."""
 
     @property
-    def graded(self) -> bool:
-        return self.scale == "graded" or bool(self.shaping)
+    def binary(self) -> bool:
+        return self.scale == "binary"
 
 
 class Endpoint(Reward):

@@ -201,7 +201,7 @@ class Best(Part):
     """One of the run's evaluation sets."""
     metric: Literal["score", "pass_at_k", "length_normalized"] = "score"
     """score: the mean score (accuracy, or the win rate of a versus_seed judge). pass_at_k: k = samples.
-    length_normalized: the mean score with the part that length explains taken out."""
+    length_normalized: the mean score as if answers were as long as the seed's (algo/evaluation.py)."""
 
 
 class Rollouts(Part):
@@ -250,10 +250,7 @@ class RunSpec(Part):
         if isinstance(self.algorithm, GRPO) and self.algorithm.clip and self.algorithm.importance_cap:
             problem = "clip and importance_cap are two cures for the same ratio"
             problems.append(FieldProblem("algorithm.clip", problem, "one of the two"))
-        best, names = self.checkpoints.best, [evaluation.name for evaluation in self.evaluation]
-        if best is not None and best.evaluation not in names:
-            problem = f"there is no evaluation set {best.evaluation!r}"
-            problems.append(FieldProblem("checkpoints.best.evaluation", problem, ", ".join(names) or "null"))
+        problems.extend(self._best_problems())
         if problems:
             raise InvalidSpec(problems)
         return self
@@ -289,6 +286,32 @@ class RunSpec(Part):
         if self.rollouts.source is not None and (self.sync.period != "never" or self.sync.changes):
             problem = "rollouts from a file are of one fixed policy, which never gets the learner's weights"
             yield FieldProblem("sync.period", problem, "never")
+
+    def _best_problems(self) -> Iterator[FieldProblem]:
+        best, sets = self.checkpoints.best, {evaluation.name: evaluation for evaluation in self.evaluation}
+        if best is None:
+            return
+        if best.evaluation not in sets:
+            problem = f"there is no evaluation set {best.evaluation!r}"
+            yield FieldProblem("checkpoints.best.evaluation", problem, ", ".join(sets) or "null")
+        elif best.metric == "pass_at_k" and not sets[best.evaluation].reward.binary:
+            problem = f"pass@k needs a reward of right or wrong, and that of {best.evaluation!r} is graded"
+            yield FieldProblem("checkpoints.best.metric", problem, "'score' or 'length_normalized'")
+
+    @property
+    def best(self) -> Best | None:
+        """What the best checkpoint is, the default filled in; None without an evaluation."""
+        if self.checkpoints.best is None and self.evaluation:
+            return Best(evaluation=self.evaluation[0].name)
+        return self.checkpoints.best
+
+    def evaluations_at(self, version: int) -> tuple[Evaluation, ...]:
+        """Sets to evaluate at a version: all of them before and after the run, in between by `every`."""
+        return tuple(
+            evaluation
+            for evaluation in self.evaluation
+            if version in (0, self.steps) or (evaluation.every is not None and version % evaluation.every == 0)
+        )
 
     def schedule(self) -> Schedule:
         """The sync schedule of this run."""

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM
 
-from syncline import checkpoints
+from syncline import checkpoints, standings
 from tests.integration.learner_world import (
     World,
     digest_of,
@@ -73,9 +73,13 @@ async def test_old_versions_and_states_are_pruned_but_not_those_in_use(model: Pa
         evaluation=[{"name": "held-out", "data": "unused", "every": 4}],
         checkpoints={"every": 5, "keep": 2},
     )
+    best = standings.BestVersion(3, "held-out", "score", 0.5)
+    world.run_dir.mkdir()
+    standings.write(world.run_dir, standings.Standings({"held-out": frozenset({0, 4})}, best))
     await world.train_on(spec, groups_of(spec, range(12)))
-    # The seed; the last evaluations, 8 and 12; what a run needs that goes on from the states at 10 and 12.
-    assert versions_on_disk(world) == [0, 8, 10, 11, 12]
+    # The seed; the best; evaluations without a result, 8 and 12; what a run needs that goes on from the states at 10
+    # and 12.
+    assert versions_on_disk(world) == [0, 3, 8, 10, 11, 12]
     assert sorted(path.name for path in (world.run_dir / "state").iterdir()) == ["step-000010", "step-000012"]
 
 

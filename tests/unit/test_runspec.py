@@ -102,6 +102,34 @@ def test_a_judge_that_compares_with_the_seed_is_for_evaluations_only() -> None:
     assert runspec.parse(with_change("evaluation", [{"name": "chat", "data": "chat.jsonl", "reward": judge}]))
 
 
+def test_the_best_checkpoint_is_by_the_first_set_unless_it_is_named() -> None:
+    sets = [{"name": name, "data": f"{name}.jsonl"} for name in ("heldout", "hard")]
+    assert runspec.parse(GOOD).best is None
+    assert runspec.parse(with_change("evaluation", sets)).best == runspec.Best(evaluation="heldout")
+    named = with_change("evaluation", sets) | {"checkpoints": {"best": {"evaluation": "hard", "metric": "pass_at_k"}}}
+    assert runspec.parse(named).best == runspec.Best(evaluation="hard", metric="pass_at_k")
+
+
+def test_the_best_by_pass_at_k_needs_a_reward_of_right_or_wrong() -> None:
+    judge = {"type": "judge", "endpoint": "http://127.0.0.1:9/v1", "model": "m"}
+    spec = with_change("evaluation", [{"name": "chat", "data": "chat.jsonl", "reward": judge}])
+    spec["checkpoints"] = {"best": {"evaluation": "chat", "metric": "pass_at_k"}}
+    with pytest.raises(InvalidSpec, match=r"checkpoints\.best\.metric: pass@k needs a reward of right or wrong"):
+        runspec.parse(spec)
+
+
+def test_sets_are_evaluated_before_after_and_every_so_many_steps() -> None:
+    sets = [{"name": "often", "data": "a.jsonl", "every": 4}, {"name": "ends", "data": "b.jsonl"}]
+    spec = runspec.parse(with_change("evaluation", sets))
+    found = {version: [one.name for one in spec.evaluations_at(version)] for version in range(11)}
+    assert {version: names for version, names in found.items() if names} == {
+        0: ["often", "ends"],
+        4: ["often"],
+        8: ["often"],
+        10: ["often", "ends"],
+    }
+
+
 def test_shaping_makes_a_reward_graded() -> None:
     shaped = with_change("tasks.0.reward", {"type": "math", "shaping": [{"type": "length", "per_token": 0.01}]})
     assert runspec.parse(shaped).tasks[0].pair_rule.type == "best_vs_worst"

@@ -1,4 +1,5 @@
-"""All mathematics of Syncline: pair rules, advantages, losses, algorithms and the sync schedule. Pure torch and stdlib.
+"""All mathematics of Syncline: pair rules, advantages, losses, algorithms, the sync schedule and the statistics of an
+evaluation. Pure torch (numpy where no torch is at hand) and stdlib.
 
 Read in this order: `algorithm` (what an algorithm is), `pairs`, `advantages`, `losses`, then `dpo` and `grpo`.
 To add an algorithm, write one file with a class like those and add one line to `registry.ALGORITHMS`.

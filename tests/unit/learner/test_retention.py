@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.learner.retention import is_published, sync_versions_at, versions_in_use
+from syncline import standings as standings_file
 from syncline.runspec import RunSpec
+from syncline.standings import BestVersion, Standings
 from tests.integration.learner_world import spec_of
 
 periods = st.one_of(st.integers(1, 7), st.just("never"))
@@ -44,7 +46,7 @@ def test_every_version_that_a_step_trains_on_is_published_and_so_is_the_result(s
 def test_what_the_steps_from_any_saved_state_on_train_on_is_never_deleted(spec: RunSpec, data: st.DataObject) -> None:
     version = data.draw(st.integers(0, spec.steps))
     saved = data.draw(st.sets(st.integers(0, version), max_size=3))
-    kept = versions_in_use(spec, version=version, saved_steps=saved)
+    kept = versions_in_use(spec, version=version, published=[], saved_steps=saved, standings=Standings())
     for start in (*saved, version, max(0, version - 1)):
         needed = {spec.schedule().version_for_step(step) for step in range(start, spec.steps)}
         assert {v for v in needed if v <= start} <= kept
@@ -52,7 +54,32 @@ def test_what_the_steps_from_any_saved_state_on_train_on_is_never_deleted(spec: 
     assert {0, version} <= kept
 
 
-def test_the_last_two_evaluated_versions_are_kept() -> None:
+def test_a_version_stays_until_all_its_evaluations_are_in_and_the_best_one_for_good() -> None:
     spec = _spec(period="never", lag=0, steps=20, every=3)
-    assert versions_in_use(spec, version=14, saved_steps=[]) == {0, 9, 12, 14}
-    assert versions_in_use(spec, version=3, saved_steps=[]) == {0, 3}
+
+    def kept(*, version: int, results: frozenset[int] | set[int] = frozenset(), best: int | None = None) -> set[int]:
+        standing = BestVersion(best, "e", "score", 0.5) if best is not None else None
+        standings = Standings({"e": frozenset(results)}, standing)
+        published = range(0, version + 1, 3)
+        return versions_in_use(spec, version=version, published=published, saved_steps=[], standings=standings)
+
+    assert kept(version=14) == {0, 3, 6, 9, 12, 14}
+    assert kept(version=14, results={0, 3, 6}, best=3) == {0, 3, 9, 12, 14}
+    assert kept(version=14, results={0, 3, 6, 9, 12}, best=9) == {0, 9, 14}
+
+
+def test_a_result_of_one_set_does_not_let_a_version_go_that_another_set_waits_for() -> None:
+    sets = [{"name": name, "data": "unused", "every": 3} for name in ("e", "f")]
+    spec = spec_of(Path("unused"), sync={"period": "never"}, steps=9, evaluation=sets)
+    standings = Standings({"e": frozenset({3, 6}), "f": frozenset({3})})
+    found = versions_in_use(spec, version=7, published=[0, 3, 6], saved_steps=[], standings=standings)
+    assert found == {0, 6, 7}
+
+
+def test_standings_are_read_as_they_were_written_and_damaged_ones_protect_everything(tmp_path: Path) -> None:
+    assert standings_file.read(tmp_path) == Standings()
+    found = Standings({"e": frozenset({0, 3})}, BestVersion(3, "e", "score", 0.25))
+    standings_file.write(tmp_path, found)
+    assert standings_file.read(tmp_path) == found
+    (tmp_path / "standings.json").write_text("[]")
+    assert standings_file.read(tmp_path) == Standings()
