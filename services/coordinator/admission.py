@@ -7,7 +7,7 @@ what was admitted (design, contract 2).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from redis.asyncio import Redis
 
@@ -83,9 +83,15 @@ class Admission:
 
 
 def evaluation_tasks(
-    spec: RunSpec, evaluation: Evaluation, prompts: Sequence[PlannedPrompt], *, run_id: str, version: int
+    spec: RunSpec,
+    evaluation: Evaluation,
+    prompts: Sequence[PlannedPrompt],
+    *,
+    run_id: str,
+    version: int,
+    seed_answers: Mapping[int, Sequence[str]],
 ) -> Iterable[PromptTask]:
-    """The tasks that evaluate `version` on one set."""
+    """The tasks that evaluate `version` on one set; `seed_answers` by prompt index, for rewards that compare."""
     for prompt in prompts:
         yield PromptTask(
             key=TaskKey(run_id=run_id, step=version, prompt_index=prompt.index, evaluation=evaluation.name),
@@ -105,5 +111,6 @@ def evaluation_tasks(
             reward_json=evaluation.reward.model_dump_json(),
             answer=prompt.answer,
             prompt_text=prompt.text,
+            seed_answers=seed_answers.get(prompt.index, ()),
             admitted_at=time.time(),
         )

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request, Response
 from redis.asyncio import Redis
 
-from services.coordinator.api import events, fleet, page, problems, runs
+from services.coordinator.api import evaluations, events, fleet, page, problems, runs
+from services.coordinator.api.bodies import BodyLimit
 from services.coordinator.fleet import Fleet
 from services.coordinator.runs import Runs
 from syncline.errors import Unauthorized
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
-_LONGEST_BODY_BYTES = 1 << 20
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -28,14 +28,12 @@ def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> 
     )
     app.state.runs, app.state.fleet, app.state.redis = runs_, fleet_, redis
     problems.install(app)
-    # The events route comes first: FastAPI matches in order.
-    for router in (events.router, runs.router, fleet.router, page.router):
+    for router in (runs.router, events.router, evaluations.router, fleet.router, page.router):
         app.include_router(router)
+    app.add_middleware(BodyLimit)  # added before the guard: who may not ask is not listened to
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if int(request.headers.get("content-length") or 0) > _LONGEST_BODY_BYTES:
-            return problems.problem(413, "too_large", f"bodies are at most {_LONGEST_BODY_BYTES} bytes")
         if not token and request.url.hostname not in _LOOPBACK:  # a name that an attacker's DNS points at us
             return problems.problem(403, "foreign_host", "without a token this coordinator answers to 127.0.0.1 only")
         # Without a token a browser's visit to another site could otherwise act on a coordinator on the same machine.

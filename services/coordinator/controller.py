@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from services.coordinator import metrics, reports
 from services.coordinator.admission import Admission
+from services.coordinator.best import update_standings
 from services.coordinator.evaluation import Evaluator
 from services.coordinator.fleet import Fleet
 from services.coordinator.prompts import PromptPlan, held_out
@@ -126,6 +127,7 @@ class RunController:
         evaluator = Evaluator(
             self._redis,
             run_id=self.run.id,
+            run_dir=self.run.folder,
             spec=spec,
             prompts={
                 evaluation.name: held_out(
@@ -231,6 +233,7 @@ class RunController:
     async def _on_loaded(self, loaded: Loaded, upkeep: Upkeep) -> None:
         self.run.rewind(loaded.first_step)
         self.run.record.published = sorted(h.version for h in loaded.published if h.version <= loaded.first_step)
+        update_standings(self.run)  # before any step: the learner deletes by them
         try:
             await upkeep.begin(loaded.first_step, loaded.published)
         except (RedisError, *CONNECTION_ERRORS) as error:

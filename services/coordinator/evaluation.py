@@ -1,53 +1,51 @@
 """Evaluations of one run: which are due, their tasks out, their scores in.
 
 An evaluation of version v is a window of its own on v's prompt stream. Its groups come back on a
-stream that only the coordinator reads, so nothing of it ever reaches the learner.
+stream that only the coordinator reads, so nothing of it ever reaches the learner. Version 0 of a set
+goes first: later versions are compared with what the seed model answered.
 """
 
 from __future__ import annotations
 
-import statistics
+import asyncio
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 
+from services.coordinator import answers, findings
 from services.coordinator.admission import evaluation_tasks
+from services.coordinator.answers import AnsweredPrompt, answered_prompt
 from services.coordinator.prompts import PlannedPrompt
 from syncline import keys
 from syncline.runspec import Evaluation, RunSpec
 from syncline.streams import StreamConsumer, Streams
-from syncline.v1.rollout_pb2 import PromptTask, ScoredGroup, VerdictStatus
+from syncline.v1.rollout_pb2 import PromptTask, ScoredGroup
+
+_Key = tuple[str, int]
 
 
 @dataclass(slots=True)
 class _Pending:
-    """One set on one version, until all its groups are in."""
+    """One set on one version, until every prompt is answered or dropped."""
 
     evaluation: Evaluation
     version: int
-    tasks: Sequence[PromptTask]
+    tasks: Mapping[int, PromptTask]
+    """By prompt index."""
+    seed: Mapping[int, AnsweredPrompt]
+    """What version 0 answered; empty while this is version 0."""
+    dropped: dict[int, str]
+    """Prompt index -> why there is no score."""
+    answered: dict[int, AnsweredPrompt] = field(default_factory=dict)
     started_at: float = field(default_factory=time.time)
-    scores: dict[int, list[float]] = field(default_factory=dict)
-    lengths: list[int] = field(default_factory=list)
-    verdicts: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
 
     @property
-    def complete(self) -> bool:
-        return len(self.scores) + sum(self.dropped.values()) == len(self.tasks)
-
-
-def due_sets(spec: RunSpec, version: int) -> list[Evaluation]:
-    """Sets to evaluate at a version: all of them before and after the run, in between by `every`."""
-    return [
-        evaluation
-        for evaluation in spec.evaluation
-        if version in (0, spec.steps) or (evaluation.every is not None and version % evaluation.every == 0)
-    ]
+    def missing(self) -> list[PromptTask]:
+        return [task for index, task in self.tasks.items() if index not in self.answered and index not in self.dropped]
 
 
 class Evaluator:
@@ -58,6 +56,7 @@ class Evaluator:
         redis: Redis,
         *,
         run_id: str,
+        run_dir: Path,
         spec: RunSpec,
         prompts: Mapping[str, Sequence[PlannedPrompt]],
         consumer: str,
@@ -65,10 +64,11 @@ class Evaluator:
     ) -> None:
         self._streams = Streams(redis)
         self._run_id = run_id
+        self._run_dir = run_dir
         self._spec = spec
         self._prompts = prompts
-        self._done: set[tuple[str, int]] = set()
-        self._pending: dict[tuple[str, int], _Pending] = {}
+        self._done: set[_Key] = set()
+        self._pending: dict[_Key, _Pending] = {}
         self._consumer = StreamConsumer(
             redis,
             stream=keys.evaluated(run_id),
@@ -83,23 +83,31 @@ class Evaluator:
         """Versions with an evaluation under way."""
         return frozenset(version for _, version in self._pending)
 
+    def unfinished(self, versions: Collection[int]) -> frozenset[int]:
+        """Of these versions those with an evaluation under way, or due and not begun."""
+        return frozenset(
+            version
+            for version in versions
+            if any((evaluation.name, version) not in self._done for evaluation in self._spec.evaluations_at(version))
+        )
+
     def restart(self, *, done: Sequence[Mapping[str, Any]]) -> None:
         """Forget what is under way; `done` are the rows of evaluations that need not be made again."""
         self._pending.clear()
-        self._done = {(row["name"], row["version"]) for row in done}
+        self._done = {
+            (row["name"], row["version"])
+            for row in done
+            if row["version"] > 0 or answers.exist(self._run_dir, row["name"], 0)
+        }
 
     async def start(self, version: int) -> None:
-        """Send out what is due at a published version and not done yet."""
-        for evaluation in due_sets(self._spec, version):
+        """Send out what is due at a published version and not done yet; later versions of a set wait for version 0."""
+        for evaluation in self._spec.evaluations_at(version):
             key = (evaluation.name, version)
-            if key in self._done or key in self._pending:
+            if key in self._done or key in self._pending or (version > 0 and (evaluation.name, 0) not in self._done):
                 continue
-            tasks = list(
-                evaluation_tasks(
-                    self._spec, evaluation, self._prompts[evaluation.name], run_id=self._run_id, version=version
-                )
-            )
-            self._pending[key] = _Pending(evaluation, version, tasks)
+            seed = await asyncio.to_thread(self._seed_answers, evaluation.name) if version > 0 else {}
+            self._pending[key] = self._new(evaluation, version, seed)
             await self._send(self._pending[key])
 
     async def send_again(self) -> None:
@@ -113,41 +121,58 @@ class Evaluator:
         for entry in entries:
             self.take_in(ScoredGroup.FromString(entry.payload))
         await self._consumer.ack(entries)
-        complete = [key for key, pending in self._pending.items() if pending.complete]
+        complete = {key: pending for key, pending in self._pending.items() if not pending.missing}
+        rows = [await asyncio.to_thread(self._finish, pending) for pending in complete.values()]
+        # From here to the caller's record of the rows nothing waits: done means recorded.
         self._done.update(complete)
-        return [_row(self._pending.pop(key)) for key in complete]
+        for key in complete:
+            self._pending.pop(key, None)
+        return rows
 
     def take_in(self, scored: ScoredGroup) -> None:
         """Count one group, once."""
         key = scored.group.task.key
         pending = self._pending.get((key.evaluation, key.step))
-        if pending is None or key.prompt_index in pending.scores:
+        if pending is None or key.prompt_index in pending.answered or key.prompt_index in pending.dropped:
             return
         if scored.dropped_cause:
-            pending.dropped[scored.dropped_cause] += 1
-            return
-        pending.scores[key.prompt_index] = [verdict.score for verdict in scored.verdicts]
-        pending.lengths.extend(len(sample.token_ids) for sample in scored.group.samples)
-        pending.verdicts.update(
-            VerdictStatus.Name(verdict.status).removeprefix("VERDICT_STATUS_").lower() for verdict in scored.verdicts
+            pending.dropped[key.prompt_index] = scored.dropped_cause
+        else:
+            pending.answered[key.prompt_index] = answered_prompt(scored)
+
+    def _new(self, evaluation: Evaluation, version: int, seed: Mapping[int, AnsweredPrompt]) -> _Pending:
+        prompts: Sequence[PlannedPrompt] = self._prompts[evaluation.name]
+        dropped: dict[int, str] = {}
+        seed_texts: dict[int, list[str]] = {}
+        if version > 0 and findings.compares_with_seed(evaluation.reward):
+            seed_texts = {index: [one.completion for one in prompt.samples] for index, prompt in seed.items()}
+            dropped = {prompt.index: "no_seed_answer" for prompt in prompts if prompt.index not in seed}
+        tasks = evaluation_tasks(
+            self._spec,
+            evaluation,
+            [prompt for prompt in prompts if prompt.index not in dropped],
+            run_id=self._run_id,
+            version=version,
+            seed_answers=seed_texts,
         )
+        return _Pending(evaluation, version, {task.key.prompt_index: task for task in tasks}, seed, dropped)
 
     async def _send(self, pending: _Pending) -> None:
-        payloads = [task.SerializeToString() for task in pending.tasks if task.key.prompt_index not in pending.scores]
+        payloads = [task.SerializeToString() for task in pending.missing]
         await self._streams.add_all(keys.prompts(self._run_id, pending.version), run_id=self._run_id, payloads=payloads)
 
+    def _seed_answers(self, name: str) -> dict[int, AnsweredPrompt]:
+        return {prompt.prompt_index: prompt for prompt in answers.read(self._run_dir, name, 0)}
 
-def _row(pending: _Pending) -> dict[str, Any]:
-    means = [statistics.fmean(scores) for scores in pending.scores.values()]
-    return {
-        "name": pending.evaluation.name,
-        "version": pending.version,
-        "accuracy": statistics.fmean(means) if means else None,
-        "prompts": len(means),
-        "samples": sum(len(scores) for scores in pending.scores.values()),
-        "mean_length": statistics.fmean(pending.lengths) if pending.lengths else None,
-        "verdicts": dict(pending.verdicts),
-        "dropped": dict(pending.dropped),
-        "seconds": time.time() - pending.started_at,
-        "finished_at": time.time(),
-    }
+    def _finish(self, pending: _Pending) -> dict[str, Any]:
+        """Keep the answers, and say what they amount to."""
+        answers.write(self._run_dir, pending.evaluation.name, pending.version, pending.answered.values())
+        return findings.found(
+            pending.evaluation,
+            version=pending.version,
+            prompts=list(pending.answered.values()),
+            seed=pending.seed if pending.version > 0 else pending.answered,
+            dropped=pending.dropped,
+            seconds=time.time() - pending.started_at,
+            finished_at=time.time(),
+        )

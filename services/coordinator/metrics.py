@@ -20,7 +20,16 @@ REWARD = Gauge("syncline_reward_mean", "Mean reward of the last step", ["task"])
 STEP_SECONDS = Histogram("syncline_train_step_seconds", "Seconds of a step by phase", ["phase"])
 WEIGHT_SYNC_SECONDS = Histogram("syncline_weight_sync_seconds", "Seconds of a checkpoint load by phase", ["phase"])
 PROBE_ERROR = Gauge("syncline_probe_error", "Largest log-probability difference at the last load")
-ACCURACY = Gauge("syncline_evaluation_accuracy", "Mean score of the last evaluation", ["name"])
+EVALUATION_SCORE = Gauge(
+    "syncline_evaluation_score", "Mean score of the last evaluation, and its 95 % interval", ["name", "statistic"]
+)
+EVALUATION_PASS_AT = Gauge("syncline_evaluation_pass_at", "pass@k of the last evaluation", ["name", "k"])
+EVALUATION_WIN_RATE = Gauge(
+    "syncline_evaluation_win_rate_length_controlled",
+    "Share of comparisons won against the seed at equal length, and its 95 % interval",
+    ["name", "statistic"],
+)
+EVALUATION_LENGTH = Gauge("syncline_evaluation_length_tokens", "Mean length of the last evaluation", ["name"])
 MEMBERS = Gauge("syncline_members", "Live processes", ["role"])
 RUNS = Gauge("syncline_runs", "Runs by state", ["state"])
 
@@ -46,5 +55,11 @@ def observe_load(load: Load) -> None:
 
 
 def observe_evaluation(row: dict[str, Any]) -> None:
-    if row["accuracy"] is not None:
-        ACCURACY.labels(row["name"]).set(row["accuracy"])
+    for gauge, field in ((EVALUATION_SCORE, "score"), (EVALUATION_WIN_RATE, "win_rate_length_controlled")):
+        for statistic, value in (row[field] or {}).items():
+            if value is not None:
+                gauge.labels(row["name"], statistic).set(value)
+    for k, value in row["pass_at"].items():
+        EVALUATION_PASS_AT.labels(row["name"], k).set(value)
+    if row["length_mean"] is not None:
+        EVALUATION_LENGTH.labels(row["name"]).set(row["length_mean"])

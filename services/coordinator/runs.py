@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
-from services.coordinator import metrics
+from services.coordinator import endpoints, metrics
 from services.coordinator.controller import RunController
 from services.coordinator.fleet import Fleet
 from services.coordinator.settings import CoordinatorSettings
@@ -51,18 +51,27 @@ class Runs:
         Conflict for the same key with another body.
         """
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        if (known := self.store.by_idempotency_key(idempotency_key)) is not None:
-            if known.record.body_digest != digest:
-                raise Conflict(f"Idempotency-Key {idempotency_key!r} was used for run {known.id} with another body")
+        if (known := self._known(idempotency_key, digest)) is not None:
             return known
         prepared = await self._prepare(runspec.parse(body))
+        warnings = await endpoints.unreachable(prepared.spec)
+        if (known := self._known(idempotency_key, digest)) is not None:  # it came twice at the same time
+            return known
         run = self.store.create(
             new_run_id(prepared.spec.name), prepared.spec, idempotency_key=idempotency_key, body_digest=digest
         )
+        if warnings:
+            run.warn(warnings)
         self._prepared[run.id] = prepared
         self._queued.set()
-        log.info("run_submitted", run_id=run.id)
+        log.info("run_submitted", run_id=run.id, warnings=len(warnings))
         return run
+
+    def _known(self, idempotency_key: str, digest: str) -> Run | None:
+        known = self.store.by_idempotency_key(idempotency_key)
+        if known is not None and known.record.body_digest != digest:
+            raise Conflict(f"Idempotency-Key {idempotency_key!r} was used for run {known.id} with another body")
+        return known
 
     def cancel(self, run_id: str, *, reason: str = "cancelled on request") -> Run:
         """End a run. A run that is cancelled already stays so; Conflict for one that ended otherwise."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from syncline import checkpoints
 from syncline.bell import Bell
-from syncline.errors import NotFound
+from syncline.errors import FieldProblem, NotFound
 from syncline.runspec import RunSpec, SyncChange
 from syncline.state import RunEvent, RunState, transition
 
@@ -50,6 +51,8 @@ class RunRecord(BaseModel):
     skipped_prompts: dict[str, int] = {}
     """Prompts too long for the model, by task."""
     phase_seconds: dict[str, float] = {}
+    warnings: list[dict[str, str]] = []
+    """What was wrong at submission without being a reason to refuse: {path, problem, allowed}."""
 
 
 class Run:
@@ -100,6 +103,13 @@ class Run:
     def emit(self, kind: str, data: dict[str, Any]) -> None:
         """Append to the event log; its sequence number is the id that SSE clients resume from."""
         self.append("events", {"id": len(self.series["events"]) + 1, "type": kind, "at": time.time(), "data": data})
+
+    def warn(self, problems: Sequence[FieldProblem]) -> None:
+        """Record what is wrong without being a reason to refuse the run."""
+        self.record.warnings = [asdict(problem) for problem in problems]
+        self.save()
+        for warning in self.record.warnings:
+            self.emit("warning", warning)
 
     def append(self, name: Series, *rows: dict[str, Any]) -> None:
         """Append rows to a series and ring the bell."""

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from services.coordinator.best import best_version
 from services.coordinator.store import Run
 from syncline import checkpoints
 from syncline.errors import NotFound
@@ -27,7 +28,7 @@ def model_folder(run: Run) -> Path | None:
 
 
 def checkpoint_folder(run: Run, which: str) -> Path:
-    """A published checkpoint that is still on storage: `final`, `best` by the first evaluation set, or `v<version>`.
+    """A published checkpoint that is still on storage: `final`, `best` (see RunSpec.best), or `v<version>`.
 
     Raises NotFound, saying what there is.
     """
@@ -37,11 +38,10 @@ def checkpoint_folder(run: Run, which: str) -> Path:
     if which == "final":
         version = kept[-1]
     elif which == "best":
-        scored = [row for row in run.series["evaluations"] if row["version"] in kept and row["accuracy"] is not None]
-        if not scored:
+        best = best_version(run)
+        if best is None or best["version"] not in kept:
             raise NotFound(f"run {run.id} has no evaluated checkpoint on storage")
-        first = [row for row in scored if row["name"] == run.spec.evaluation[0].name] or scored
-        version = max(first, key=lambda row: (row["accuracy"], row["version"]))["version"]
+        version = best["version"]
     else:
         version = int(which.removeprefix("v")) if which.removeprefix("v").isdigit() else -1
         if version not in kept:
@@ -69,7 +69,8 @@ def summarize(run: Run) -> dict[str, Any]:
         "state": record.state,
         "reason": record.reason,
         "steps": record.step,
-        "evaluation": {"before": _accuracies(run, first=True), "after": _accuracies(run, first=False)},
+        "evaluation": {"before": _evaluations(run, first=True), "after": _evaluations(run, first=False)},
+        "best": best_version(run),
         "wall_seconds": (record.finished_at or record.created_at) - (record.started_at or record.created_at),
         "phase_seconds": record.phase_seconds,
         "versions": sorted({row["version"] for row in steps}),
@@ -88,12 +89,11 @@ def summarize(run: Run) -> dict[str, Any]:
         "attempts": record.attempts,
         "tokens": sum(row["tokens"] for row in steps),
         "model_folder": str(model) if model else None,
+        "warnings": record.warnings,
     }
 
 
-def _accuracies(run: Run, *, first: bool) -> dict[str, float | None]:
-    """Accuracy of each set at the first, or the newest, version it was evaluated at."""
-    found: dict[str, float | None] = {}
-    for row in sorted(run.series["evaluations"], key=lambda row: row["version"], reverse=first):
-        found[row["name"]] = row["accuracy"]
-    return found
+def _evaluations(run: Run, *, first: bool) -> dict[str, dict[str, Any]]:
+    """The row of each set at the first, or the newest, version it was evaluated at."""
+    rows = sorted(run.series["evaluations"], key=lambda row: row["version"], reverse=first)
+    return {row["name"]: row for row in rows}

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from services.coordinator import diagnosis, metrics
 from services.coordinator.admission import Admission
 from services.coordinator.assignment import target_version
+from services.coordinator.best import update_standings
 from services.coordinator.dead_letters import DeadLetters
 from services.coordinator.evaluation import Evaluator
 from services.coordinator.fleet import Fleet, Load
@@ -125,7 +126,7 @@ class Upkeep:
         self._handles, self._training_over = {}, False
         collecting = asyncio.create_task(self._collect_evaluations(), name="evaluations")
         try:
-            while not (self._training_over and not self._evaluator.versions):
+            while not (self._training_over and not self._evaluator.unfinished(self._handles)):
                 self._news.clear()
                 try:
                     if self._handles:
@@ -198,9 +199,9 @@ class Upkeep:
     def _forget_finished_versions(self, backlog: Mapping[int, int]) -> None:
         """Drop handles that nothing will ask for again: a long s = 1 run must not watch thousands of streams."""
         oldest_needed = self._schedule.version_for_step(min(self._learner_step, self._schedule.steps - 1))
-        latest = self._latest()
+        latest, unfinished = self._latest(), self._evaluator.unfinished(self._handles)
         for version, count in backlog.items():
-            if version < min(oldest_needed, latest) and count == 0 and version not in self._evaluator.versions:
+            if version < min(oldest_needed, latest) and count == 0 and version not in unfinished:
                 del self._handles[version]
 
     async def _collect_evaluations(self) -> None:
@@ -215,6 +216,7 @@ class Upkeep:
                 self._run.emit("evaluation", row)
                 metrics.observe_evaluation(row)
             if rows:
+                update_standings(self._run)
                 self.progress()
 
     # -- stalls --------------------------------------------------------------------------------------

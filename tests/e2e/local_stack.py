@@ -95,6 +95,12 @@ class LocalStack:
         ]
         return rows
 
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.api.get(f"/v1/runs/{run_id}/events", params={"page_size": 1000}).json()[
+            "events"
+        ]
+        return rows
+
     def at_step(self, run_id: str, step: int) -> None:
         """Wait until the run has made `step` updates."""
         self.until(lambda: self.run(run_id)["progress"]["step"] >= step, what=f"step {step} of {run_id}")

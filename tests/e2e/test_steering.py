@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
-
 from syncline import runspec
 from tests.e2e.local_stack import LocalStack, small_spec
 
@@ -22,7 +20,7 @@ def test_the_period_changes_at_the_next_window_and_the_steps_show_it(stack: Loca
     steps = stack.steps(run_id)
     assert [row["version"] for row in steps] == [schedule.version_for_step(step) for step in range(60)]
     assert {row["staleness"] for row in steps[change.step + 10 :]} == {0, 1}
-    texts = [event["data"].get("text", "") for event in _events(stack, run_id) if event["event"] == "message"]
+    texts = [event["data"].get("text", "") for event in stack.events(run_id) if event["type"] == "message"]
     assert any("sync period 2" in text for text in texts)
 
 
@@ -89,14 +87,3 @@ def test_a_run_can_start_from_another_runs_checkpoint(stack: LocalStack) -> None
     refused = stack.api.post("/v1/runs", json=small_spec(model={"path": f"run://{first}/v3"}))
     assert refused.status_code == 422
     assert "there are: v" in refused.json()["errors"][0]["problem"]
-
-
-def _events(stack: LocalStack, run_id: str) -> list[dict[str, object]]:
-    import json
-
-    text = httpx.get(f"{stack.api.base_url}/v1/runs/{run_id}/events", timeout=20).text
-    events = []
-    for block in text.replace("\r\n", "\n").strip().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
-        events.append(fields | {"data": json.loads(fields["data"])})
-    return events

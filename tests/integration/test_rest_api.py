@@ -6,19 +6,29 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from redis.asyncio import Redis
 
+from services.coordinator import answers
+from services.coordinator.answers import Answer, AnsweredPrompt
 from services.coordinator.app import create_app
+from services.coordinator.best import update_standings
+from services.coordinator.findings import found
 from services.coordinator.fleet import Fleet
+from services.coordinator.rest import RestServer
 from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
-from syncline import keys
+from services.coordinator.store import Run, RunStore
+from syncline import keys, standings
+from syncline.runspec import Evaluation
+from tests.integration.published import publish
 
 SEED_MODEL = Path("services/local/quickstart/seed-model")
 
@@ -65,6 +75,14 @@ class serve:
 
     async def __aexit__(self, *error: object) -> None:
         await self._client.aclose()
+
+
+@asynccontextmanager
+async def serving(project: Path, redis: Redis) -> AsyncIterator[tuple[httpx.AsyncClient, Runs]]:
+    """The same, with its runs at hand."""
+    server = serve(project, redis)
+    async with server as client:
+        yield client, server.runs
 
 
 async def test_a_good_spec_is_accepted_and_can_be_read_back(api: httpx.AsyncClient, project: Path) -> None:
@@ -191,7 +209,7 @@ async def test_the_event_stream_starts_with_a_snapshot_and_resumes_after_the_las
 
 
 async def _events(api: httpx.AsyncClient, run_id: str, *, last_event_id: str = "") -> list[dict[str, Any]]:
-    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
     async with asyncio.timeout(10):
         text = (await api.get(f"/v1/runs/{run_id}/events", headers=headers)).text
     events: list[dict[str, Any]] = []
@@ -199,6 +217,197 @@ async def _events(api: httpx.AsyncClient, run_id: str, *, last_event_id: str = "
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
         events.append(fields | {"data": json.loads(fields["data"])})
     return events
+
+
+async def test_without_asking_for_a_stream_the_events_come_as_pages(api: httpx.AsyncClient) -> None:
+    run = (await api.post("/v1/runs", json=spec())).json()
+    for _ in range(2):
+        await api.post(f"/v1/runs/{run['id']}:cancel")
+        await api.post(f"/v1/runs/{run['id']}:resume")
+    first = (await api.get(f"/v1/runs/{run['id']}/events", params={"page_size": 3})).json()
+    assert [event["id"] for event in first["events"]] == [1, 2, 3]
+    assert [event["data"]["state"] for event in first["events"]] == ["pending", "cancelled", "pending"]
+    rest = await api.get(f"/v1/runs/{run['id']}/events", params={"page_token": first["next_page_token"]})
+    assert [event["id"] for event in rest.json()["events"]] == [4, 5]
+    assert rest.json()["next_page_token"] == ""
+    # a client that asks again later asks for what came since
+    assert (await api.get(f"/v1/runs/{run['id']}/events", params={"after": 5})).json()["events"] == []
+    await api.post(f"/v1/runs/{run['id']}:cancel")
+    news = (await api.get(f"/v1/runs/{run['id']}/events", params={"after": 5})).json()["events"]
+    assert [(event["id"], event["type"], event["data"]["state"]) for event in news] == [(6, "state", "cancelled")]
+
+
+async def test_a_body_above_the_limit_is_refused_also_when_it_comes_in_chunks(api: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 64:
+            sent += 1
+            yield b" " * (1 << 18)
+
+    for body in (b" " * ((1 << 20) + 1), chunks()):
+        refused = await api.post("/v1/runs", content=body, headers={"Content-Type": "application/json"})
+        assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert sent < 64, "it stopped listening"
+    fits = json.dumps(spec()).encode() + b" " * 100_000
+
+    async def in_two() -> AsyncIterator[bytes]:
+        yield fits[:100]
+        yield fits[100:]
+
+    headers = {"Content-Type": "application/json"}
+    assert (await api.post("/v1/runs", content=in_two(), headers=headers)).status_code == 202
+
+
+# ---- evaluations and the best checkpoint
+
+
+HELD_OUT = {"name": "heldout", "data": "train.jsonl", "every": 2}
+
+
+def evaluate(run: Run, version: int, accuracy: float) -> None:
+    """Record what version `version` answered, as if an evaluation had come in."""
+    sample = Answer("46", 2, "stop", accuracy, accuracy, "scored", "")
+    prompts = [AnsweredPrompt(index, "12+34=", "46", [sample]) for index in range(3)]
+    answers.write(run.folder, "heldout", version, prompts)
+    row = found(
+        Evaluation.model_validate(HELD_OUT),
+        version=version,
+        prompts=prompts,
+        seed={prompt.prompt_index: prompt for prompt in prompts},
+        dropped={},
+        seconds=1.0,
+        finished_at=2.0,
+    )
+    run.append("evaluations", row)
+    update_standings(run)
+
+
+async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs):
+        run = runs.store.get((await api.post("/v1/runs", json=spec(evaluation=[HELD_OUT]))).json()["id"])
+        refused = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
+        await _says(refused, "has no published checkpoint")
+        for version in (0, 2, 4):
+            publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
+        refused = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
+        await _says(refused, "has no evaluated checkpoint on storage")
+        for version, accuracy in ((0, 0.25), (2, 0.75), (4, 0.5)):
+            evaluate(run, version, accuracy)
+        folder = str(run.folder.resolve() / "checkpoints" / "v000002")
+        best = {"version": 2, "evaluation": "heldout", "metric": "score", "value": 0.75, "folder": folder}
+        assert (await api.get(f"/v1/runs/{run.id}")).json()["best"] == best
+        rows = (await api.get(f"/v1/runs/{run.id}/checkpoints")).json()["checkpoints"]
+        assert [(row["version"], row["best"], row["kept"]) for row in rows] == [
+            (0, False, True),
+            (2, True, True),
+            (4, False, False),
+        ]
+        started = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
+        assert started.json()["spec"]["model"]["path"] == folder
+        events = (await api.get(f"/v1/runs/{run.id}/events")).json()["events"]
+        assert [event["data"]["version"] for event in events if event["type"] == "best"] == [0, 2]
+        await api.post(f"/v1/runs/{run.id}:cancel")
+        summary = json.loads((run.folder / "summary.json").read_text())
+        assert summary["best"] == best
+        assert summary["evaluation"]["before"]["heldout"]["score"]["mean"] == 0.25
+        assert summary["evaluation"]["after"]["heldout"]["score"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+
+        # and what was answered can be read, page by page
+        path = f"/v1/runs/{run.id}/evaluations/heldout/2"
+        first = (await api.get(path, params={"page_size": 2})).json()
+        assert first["evaluation"]["score"]["mean"] == 0.75
+        assert [one["prompt_index"] for one in first["answers"]] == [0, 1]
+        assert first["answers"][0]["samples"][0]["completion"] == "46"
+        rest = (await api.get(path, params={"page_size": 2, "page_token": first["next_page_token"]})).json()
+        assert ([one["prompt_index"] for one in rest["answers"]], rest["next_page_token"]) == ([2], "")
+        for missing in ("heldout/3", "other/2"):
+            answer = await api.get(f"/v1/runs/{run.id}/evaluations/{missing}")
+            assert answer.status_code == 404
+            assert "it has: heldout/0, heldout/2, heldout/4" in answer.json()["detail"]
+
+
+async def test_a_run_that_goes_back_forgets_what_it_will_evaluate_anew(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs):
+        run = runs.store.get((await api.post("/v1/runs", json=spec(evaluation=[HELD_OUT]))).json()["id"])
+        for version, accuracy in ((0, 0.25), (2, 0.5), (4, 0.75)):
+            publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
+            evaluate(run, version, accuracy)
+        assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 4
+        # When an attempt goes on from step 3, and what was published beyond it is deleted
+        shutil.rmtree(run.folder / "checkpoints" / "v000004")
+        run.rewind(3)
+        update_standings(run)
+        assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 2
+        assert standings.read(run.folder).of("heldout") == {0, 2}
+
+
+async def _says(refused: httpx.Response, problem: str) -> None:
+    assert refused.status_code == 422
+    assert problem in refused.json()["errors"][0]["problem"]
+
+
+# ---- endpoints of judges and reward models
+
+
+class Models:
+    """A real server that lists the models of an OpenAI-compatible one, or fails."""
+
+    def __init__(self, *models: str, status: int = 200) -> None:
+        app = FastAPI()
+        self.asked = 0
+
+        @app.get("/v1/models")
+        async def list_models() -> JSONResponse:
+            self.asked += 1
+            return JSONResponse({"data": [{"id": model} for model in models]}, status_code=status)
+
+        self._server = RestServer(app, host="127.0.0.1", port=0)
+
+    async def __aenter__(self) -> Models:
+        await self._server.start()
+        self.url = f"{self._server.address}/v1"
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._server.stop(1.0)
+
+
+async def test_an_endpoint_that_does_not_answer_is_a_warning_and_no_refusal(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs), Models("judge-7b") as up, Models(status=503) as failing:
+        gone = "http://127.0.0.1:9/v1"
+
+        def task(name: str, endpoint: str, model: str) -> dict[str, Any]:
+            reward = {"type": "judge", "endpoint": endpoint, "model": model}
+            return {"name": name, "data": "train.jsonl", "reward": reward}
+
+        tasks = [
+            task("good", up.url, "judge-7b"),
+            task("gone", gone, "judge-7b"),
+            task("other", up.url, "judge-70b"),
+            task("failing", failing.url, "judge-7b"),
+        ]
+        evaluation = [HELD_OUT | {"reward": {"type": "reward_model", "endpoint": gone, "model": "rm"}}]
+        created = await api.post("/v1/runs", json=spec(tasks=tasks, evaluation=evaluation))
+        assert created.status_code == 202, created.text
+        warnings = created.json()["warnings"]
+        assert [(one["path"], one["problem"]) for one in warnings] == [
+            ("tasks.1.reward.endpoint", f"GET {gone}/models failed: All connection attempts failed"),
+            ("tasks.2.reward.model", f"{up.url} serves judge-7b, and no 'judge-70b'"),
+            ("tasks.3.reward.endpoint", f"GET {failing.url}/models answered 503 Service Unavailable"),
+            ("evaluation.0.reward.endpoint", f"GET {gone}/models failed: All connection attempts failed"),
+        ]
+        assert up.asked == 2, "once for each model that is named"
+        path = f"/v1/runs/{created.json()['id']}"
+        assert (await api.get(path)).json()["warnings"] == warnings
+        events = (await api.get(f"{path}/events")).json()["events"]
+        assert [event["data"] for event in events if event["type"] == "warning"] == warnings
+        assert runs.store.get(created.json()["id"]).state.value == "pending"
+
+
+async def test_a_spec_without_endpoints_has_no_warnings(api: httpx.AsyncClient) -> None:
+    assert (await api.post("/v1/runs", json=spec())).json()["warnings"] == []
 
 
 async def test_with_a_token_everything_but_health_asks_for_it(project: Path, redis: Redis) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from services.coordinator.best import best_version
 from services.coordinator.store import Run
 from services.coordinator.summary import model_folder, summary_path
 from syncline.errors import FieldProblem, InvalidSpec
@@ -34,6 +35,8 @@ def run_resource(run: Run) -> dict[str, Any]:
         "staleness": last["staleness"] if last else None,
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
+        "best": best_version(run),
+        "warnings": record.warnings,
         "spec": run.spec.model_dump(mode="json"),
         "folder": str(run.folder.resolve()),
         "model_folder": str(model) if model else None,
@@ -63,17 +66,27 @@ def eta_seconds(run: Run) -> float | None:
 
 def page(rows: Sequence[Any], *, size: int, token: str) -> tuple[Sequence[Any], str]:
     """One page of rows and the token of the next, empty at the end. Raises InvalidSpec for a token that is not ours."""
-    start = 0
-    if token:
-        try:
-            start = int(base64.urlsafe_b64decode(token.encode()).decode())
-        except (ValueError, binascii.Error):
-            raise InvalidSpec(
-                [FieldProblem("page_token", "not a page token", "next_page_token of the page before")]
-            ) from None
+    start = page_start(token)
     stop = start + size
-    following = base64.urlsafe_b64encode(str(stop).encode()).decode() if stop < len(rows) else ""
-    return rows[start:stop], following
+    return rows[start:stop], page_token_of(stop) if stop < len(rows) else ""
+
+
+def page_start(token: str) -> int:
+    """First row of the page that a token names. Raises InvalidSpec for a token that is not ours."""
+    if not token:
+        return 0
+    try:
+        start = int(base64.urlsafe_b64decode(token.encode()).decode())
+    except (ValueError, binascii.Error):
+        start = -1
+    if start < 0:
+        raise InvalidSpec([FieldProblem("page_token", "not a page token", "next_page_token of the page before")])
+    return start
+
+
+def page_token_of(start: int) -> str:
+    """The token of the page that begins with row `start`."""
+    return base64.urlsafe_b64encode(str(start).encode()).decode()
 
 
 def _time(unix: float | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 
 from services.coordinator.api.resources import page, run_resource
+from services.coordinator.best import best_version
 from services.coordinator.runs import Runs
 from services.coordinator.store import Run, Series
 from syncline import checkpoints
@@ -50,7 +51,10 @@ async def create_run(
     spec: Annotated[dict[str, Any], Body(description="the run spec; see the README")],
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> dict[str, Any]:
-    """Checks the run spec against files, model and rewards, and queues the run. Nothing starts if it is refused."""
+    """Checks the run spec against files, model and rewards, and queues the run. Nothing starts if it is refused.
+
+    A judge or reward model that does not answer is no refusal, but one of the run's `warnings`.
+    """
     run = await runs.submit(spec, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/v1/runs/{run.id}"
     return run_resource(run)
@@ -96,11 +100,6 @@ async def list_steps(run: TheRun, page_size: PageSize = 100, page_token: PageTok
     return _series(run, "steps", page_size, page_token)
 
 
-@router.get("/{run_id}/evaluations", operation_id="listEvaluations", summary="Evaluations by version")
-async def list_evaluations(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
-    return _series(run, "evaluations", page_size, page_token)
-
-
 @router.get("/{run_id}/samples", operation_id="listSamples", summary="Completions to read")
 async def list_samples(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
     return _series(run, "samples", page_size, page_token)
@@ -108,7 +107,9 @@ async def list_samples(run: TheRun, page_size: PageSize = 100, page_token: PageT
 
 @router.get("/{run_id}/checkpoints", operation_id="listCheckpoints", summary="Published weights on storage")
 async def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
+    """`best` marks the best one so far. `kept` ones stay on storage when newer ones come: that, and the seed."""
     versions, following = page(checkpoints.published(run.folder), size=page_size, token=page_token)
+    best = (best_version(run) or {}).get("version")
     rows = []
     for version in versions:
         folder = checkpoints.version_folder(run.folder, version)
@@ -116,6 +117,8 @@ async def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: P
         rows.append(
             {
                 "version": version,
+                "best": version == best,
+                "kept": version in (0, best) or run.state.terminal,
                 "folder": str(folder.resolve()),
                 "manifest_digest": manifest.digest,
                 "bytes": sum(size for size, _ in manifest.files.values()),

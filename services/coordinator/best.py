@@ -1,0 +1,42 @@
+"""The best version of a run so far: found in its evaluations, told to the learner, marked for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from services.coordinator import findings
+from services.coordinator.store import Run
+from syncline import checkpoints, standings
+from syncline.standings import BestVersion, Standings
+
+
+def update_standings(run: Run) -> None:
+    """Write down which results are in and which version is best, and tell followers when that is another one."""
+    before, now = standings.read(run.folder), _standings(run)
+    if now != before:
+        standings.write(run.folder, now)
+    if now.best is not None and now.best != before.best:
+        run.emit("best", asdict(now.best))
+
+
+def best_version(run: Run) -> dict[str, Any] | None:
+    """{version, evaluation, metric, value, folder} of the best version on storage; None before the first result."""
+    best = standings.read(run.folder).best
+    if best is None:
+        return None
+    return {**asdict(best), "folder": str(checkpoints.version_folder(run.folder, best.version).resolve())}
+
+
+def _standings(run: Run) -> Standings:
+    rows, rule = run.series["evaluations"], run.spec.best
+    results = {one.name: frozenset(r["version"] for r in rows if r["name"] == one.name) for one in run.spec.evaluation}
+    if rule is None:
+        return Standings(results)
+    # A resumed run has lost the versions that it makes anew, and with them perhaps what was best for a while.
+    there = set(checkpoints.published(run.folder))
+    row = findings.best_row([row for row in rows if row["version"] in there], rule)
+    value = findings.value_of(row, rule.metric) if row else None
+    if row is None or value is None:
+        return Standings(results)
+    return Standings(results, BestVersion(row["version"], rule.evaluation, rule.metric, value))
