@@ -115,11 +115,14 @@ def submit(
     token: Token = "",
     output: Output = Format.TEXT,
 ) -> None:
-    """Hand in a run and return at once; prints its id."""
+    """Hand in a run and return at once; prints its id, and on standard error what may keep it from going on."""
     from services.cli import specfile
+    from services.cli.progress import warning
 
     checked = specfile.load(spec, overrides=_with_start(set_, from_))
     created = _api(server, token).submit(checked.model_dump(mode="json"))
+    for problem in created["warnings"]:
+        print(f"warning: {warning(problem)}", file=sys.stderr)
     _print_json(created) if output is Format.JSON else print(created["id"])
 
 

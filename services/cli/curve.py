@@ -1,4 +1,4 @@
-"""The learning curve of a run as a picture: held-out accuracy, reward, staleness, and where the generators synced."""
+"""The learning curve of a run as a picture: held-out scores, reward, staleness, and where the generators synced."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from services.cli import scores
+
 _INK, _GREY, _GREEN, _RUST = "#22303c", "#8a97a3", "#2a9d6f", "#c8553d"
 _COLOURS = ("#3457d5", "#c8553d", "#2a9d6f", "#8e5bb5", "#b8860b")
 _MOST_LINES = 60  # more sync lines than this would be a grey wall
@@ -28,7 +30,7 @@ def draw(
 ) -> None:
     """Write the picture to `path`."""
     figure = Figure(figsize=(9, 6.4), dpi=144, layout="constrained")
-    measured = [row for row in evaluations if row.get("accuracy") is not None]
+    measured = [row for row in evaluations if row.get("score") is not None]
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
     top, middle, bottom = panels
     syncs = sorted({row["version"] for row in steps} - {0})
@@ -37,7 +39,7 @@ def draw(
         if len(syncs) <= _MOST_LINES:
             for version in syncs:
                 panel.axvline(version, color=_GREY, linewidth=0.6, alpha=0.35, zorder=0)
-    _draw_accuracy(top, measured)
+    _draw_scores(top, measured)
     _draw_reward(middle, steps)
     _draw_staleness(bottom, steps)
     if len(syncs) > _MOST_LINES:
@@ -58,16 +60,20 @@ def smooth(values: Sequence[float], *, span: int) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _draw_accuracy(panel: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
+def _draw_scores(panel: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    """Means with their 95 % intervals as bands."""
     names = list(dict.fromkeys(row["name"] for row in evaluations))
     for name, colour in zip(names, _COLOURS * len(names), strict=False):
-        points = sorted((row["version"], row["accuracy"]) for row in evaluations if row["name"] == name)
-        panel.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=2, markersize=5, label=name)
-        for position in {0, len(points) - 1}:
-            version, accuracy = points[position]
+        rows = sorted((row for row in evaluations if row["name"] == name), key=lambda row: row["version"])
+        versions, means = [row["version"] for row in rows], [row["score"]["mean"] for row in rows]
+        panel.plot(versions, means, "o-", color=colour, linewidth=2, markersize=5, label=name)
+        if all(row["score"]["low"] is not None for row in rows):
+            low, high = ([row["score"][bound] for row in rows] for bound in ("low", "high"))
+            panel.fill_between(versions, low, high, color=colour, alpha=0.15, linewidth=0)
+        for position in {0, len(rows) - 1}:
             panel.annotate(
-                f"{accuracy:.1%}",
-                (version, accuracy),
+                scores.number(means[position], rows[position]),
+                (versions[position], means[position]),
                 xytext=(0, 8),
                 textcoords="offset points",
                 ha="left" if position == 0 else "right",
@@ -75,8 +81,10 @@ def _draw_accuracy(panel: Axes, evaluations: Sequence[Mapping[str, Any]]) -> Non
                 weight="bold",
                 fontsize=9,
             )
-    panel.set_ylabel("held-out accuracy", color=_INK)
-    panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    measures = list(dict.fromkeys(scores.measure(row) for row in evaluations))
+    panel.set_ylabel(f"held-out {' or '.join(measures) or 'score'}", color=_INK)
+    if evaluations and all(map(scores.is_share, evaluations)):
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     panel.margins(y=0.2)
     if len(names) > 1:
         panel.legend(frameon=False, loc="lower right")

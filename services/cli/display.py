@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from services.cli import scores
 from services.cli.client import Event
 from services.cli.progress import Progress, duration, numbers, sparkline
 
@@ -108,10 +109,11 @@ class LivePanel:
             lines.append(Text.assemble("reward ", (course, "green"), " ", (reward, "bold")))
             parts = [part for name, value in others for part in (f"{name} ", (value, "bold"), "   ")]
             lines.append(Text.assemble(*parts))
-        for name, points in progress.evaluations.items():
-            (first_version, first), (version, accuracy) = points[0], points[-1]
-            shown = f"{first:.1%} (v{first_version})" + (f" -> {accuracy:.1%} (v{version})" if version else "")
+        for name, rows in progress.evaluations.items():
+            ends = [rows[0], rows[-1]] if len(rows) > 1 else rows
+            shown = " -> ".join(f"{scores.score(row)} (v{row['version']})" for row in ends)
             lines.append(Text.assemble(f"evaluation {name} ", (shown, "bold magenta")))
+        lines.extend(Text(f"warning: {warning}", style="yellow") for warning in progress.warnings)
         if progress.over and not self._waiting_for:
             lines.append(Text(progress.phase, style=_COLOURS.get(progress.state, "")))
         else:
@@ -154,10 +156,18 @@ class PlainLines:
             if progress.step % every == 0 or progress.step in (1, progress.steps):
                 values = "  ".join(f"{name} {value}" for name, value in numbers(progress))
                 self._say(f"step {progress.step}/{progress.steps}  {values}")
-        elif event.type == "evaluation" and event.data.get("accuracy") is not None:
-            self._say(
-                f"evaluation {event.data['name']} at version {event.data['version']}: {event.data['accuracy']:.1%}"
+        elif event.type == "evaluation" and event.data.get("score") is not None:
+            row = event.data
+            parts = (
+                f"{scores.measure(row)} {scores.score(row)}",
+                scores.pass_at(row),
+                f"length {row['length_mean']:.1f}",
             )
+            self._say(f"evaluation {row['name']} at version {row['version']}: {', '.join(filter(None, parts))}")
+        elif event.type == "best":
+            self._say(f"best so far: version {event.data['version']}")
+        elif event.type == "warning":
+            self._say(f"warning: {progress.warnings[-1]}")
         elif event.type == "state" or (event.type == "fleet" and progress.step == 0):
             self._say(progress.phase)
 

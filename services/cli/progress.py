@@ -26,8 +26,9 @@ class Progress:
     last: Mapping[str, Any] | None = None
     """The newest step's row."""
     rewards: list[float] = field(default_factory=list)
-    evaluations: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    """(version, accuracy) by set, in the order of their versions."""
+    evaluations: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    """Rows by set, in the order of their versions."""
+    warnings: list[str] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)
     """What each generator that loaded something holds."""
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW + 1))
@@ -51,10 +52,11 @@ class Progress:
             self.state, self.reason = str(data["state"]), str(data.get("reason") or "")
         elif event.type == "step":
             self._on_step(data)
-        elif event.type == "evaluation" and data.get("accuracy") is not None:
-            points = {version: accuracy for version, accuracy in self.evaluations.get(data["name"], [])}
-            points[int(data["version"])] = float(data["accuracy"])
-            self.evaluations[data["name"]] = sorted(points.items())
+        elif event.type == "evaluation" and data.get("score") is not None:
+            rows = {row["version"]: row for row in [*self.evaluations.get(data["name"], []), data]}
+            self.evaluations[data["name"]] = [rows[version] for version in sorted(rows)]
+        elif event.type == "warning":
+            self.warnings.append(warning(data))
         elif event.type == "fleet" and data.get("event") == "loaded":
             self.versions[data["generator"]] = int(data["version"])
 
@@ -114,6 +116,11 @@ def numbers(progress: Progress) -> list[tuple[str, str]]:
     if progress.eta_s is not None:
         shown.append(("eta", duration(progress.eta_s)))
     return shown
+
+
+def warning(problem: Mapping[str, Any]) -> str:
+    """What was wrong with a run at its submission without being a reason to refuse it."""
+    return f"{problem['path']}: {problem['problem']}; wanted: {problem['allowed']}"
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.cli import scores
 from services.cli.client import Api
 from services.cli.outcome import Outcome
-from services.cli.progress import duration
+from services.cli.progress import duration, warning
 from syncline.errors import Unavailable
 
 _SUMMARY_DEADLINE_S = 20.0
@@ -50,30 +51,46 @@ def print_report(console: Console, outcome: Outcome) -> None:
     """The tables and paths for a person; the path of summary.json is the very last line."""
     evaluation = outcome.summary["evaluation"]
     if evaluation["after"]:
-        console.print(_accuracy_table(evaluation["before"], evaluation["after"]))
+        console.print(_evaluation_table(evaluation["before"], evaluation["after"]))
     for label, value in _facts(outcome):
         # Wrapped by the terminal, if at all: a path that is broken into lines cannot be copied.
         console.print(Text.assemble((f"{label:<16}", "dim"), value), soft_wrap=True)
     print(outcome.run["summary_path"], file=console.file)
 
 
-def _accuracy_table(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> Table:
-    table = Table(title="Held-out accuracy", title_justify="left", title_style="bold")
+def _evaluation_table(before: Mapping[str, scores.Row], after: Mapping[str, scores.Row]) -> Table:
+    """Means with 95 % intervals before and after; more samples and judges have columns of their own."""
+    table = Table(title="Held-out evaluation, 95 % intervals", title_justify="left", title_style="bold")
+    rows = list(after.values())
+    columns: dict[str, Callable[[scores.Row], Text]] = {  # Text: brackets in a string would be markup
+        "before": lambda row: Text(scores.score(before[row["name"]])),
+        "after": lambda row: Text(scores.score(row)),
+        "change": lambda row: _change(scores.change(before.get(row["name"]), row), row),
+        "": lambda row: Text(scores.pass_at(row)),
+        "at equal length": lambda row: Text(scores.estimate(row["win_rate_length_controlled"], row)),
+        "length": lambda row: Text(f"{_length(before[row['name']])} -> {_length(row)}"),
+    }
+    if not any(map(scores.pass_at, rows)):
+        del columns[""]
+    if not any(row["win_rate_length_controlled"] for row in rows):
+        del columns["at equal length"]
     table.add_column("set")
-    for column in ("before", "after", "change"):
-        table.add_column(column, justify="right")
-    for name, last in after.items():
-        first = before.get(name)
-        known = first is not None and last is not None
-        change = (last or 0.0) - (first or 0.0)
-        colour = "green" if change > 0 else "red" if change < 0 else "dim"
-        table.add_row(
-            name,
-            _percent(first),
-            _percent(last),
-            f"[{colour}]{100 * change:+.1f} points[/{colour}]" if known else "",
-        )
+    table.add_column("measure")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row["name"], scores.measure(row), *(cell(row) for cell in columns.values()))
     return table
+
+
+def _change(value: float | None, row: scores.Row) -> Text:
+    if value is None:
+        return Text("")
+    return Text(scores.difference(value, row), "green" if value > 0 else "red" if value < 0 else "dim")
+
+
+def _length(row: scores.Row) -> str:
+    return "-" if row["length_mean"] is None else f"{row['length_mean']:.1f}"
 
 
 def _facts(outcome: Outcome) -> list[tuple[str, str]]:
@@ -89,13 +106,13 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     if staleness.get("max") is not None:
         facts.append(("staleness", f"{staleness['min']} to {staleness['max']}, mean {staleness['mean']:.1f}"))
+    facts.extend(("warning", warning(problem)) for problem in summary["warnings"])
+    if (best := summary["best"]) is not None:
+        value = f"{best['metric'].replace('_', ' ')} {best['value']:.4g} on {best['evaluation']}"
+        facts.append(("best version", f"v{best['version']}, by its {value}: {best['folder']}"))
     if run.get("model_folder"):
         facts.append(("trained model", run["model_folder"]))
     if outcome.picture is not None:
         facts.append(("learning curve", str(outcome.picture)))
     facts.append(("next", outcome.next_command))
     return facts
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"

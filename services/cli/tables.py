@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.cli.progress import duration
+from services.cli.progress import duration, warning
 
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
@@ -33,7 +33,11 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         trouble = f": {generator['trouble']}" if generator.get("trouble") else ""
         held = f"version {generator['version']}" if generator.get("version") is not None else "no version yet"
         facts.append((generator["id"], f"{generator.get('phase', '')}, {held}{trouble}"))
+    facts.extend(("warning", warning(problem)) for problem in run.get("warnings", ()))
     facts.append(("folder", run["folder"]))
+    if best := run.get("best"):
+        facts.append(("best", f"v{best['version']}, {best['metric']} {best['value']:.4g} on {best['evaluation']}"))
+        facts.append(("best model", best["folder"]))
     if run.get("model_folder"):
         facts.append(("model", run["model_folder"]))
     for label, value in facts:

@@ -40,13 +40,14 @@ def measure(options: Options) -> Measured:
             met=seconds < TARGET_S,
         )
     ]
-    for name, accuracy in after.items():
-        points = 100 * (accuracy - before[name])
+    for name, row in after.items():
+        was, now = before[name]["score"]["mean"], row["score"]["mean"]
+        points = 100 * (now - was)
         figures.append(
             Figure(
                 name=f"accuracy on {name}, points gained",
                 value=points,
-                shown=f"{points:+.1f} ({before[name]:.1%} to {accuracy:.1%})",
+                shown=f"{points:+.1f} ({was:.1%} to {now:.1%})",
                 target=f">= {TARGET_POINTS:+g}",
                 met=points >= TARGET_POINTS,
             )

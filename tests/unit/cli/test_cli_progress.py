@@ -11,6 +11,7 @@ from rich.console import Console
 from services.cli.client import Event
 from services.cli.display import LivePanel, PlainLines, make_display
 from services.cli.progress import Progress, duration, numbers, sparkline
+from tests.unit.cli.evaluation_rows import evaluation_row
 
 RUN: dict[str, Any] = {
     "id": "tiny-1",
@@ -30,7 +31,7 @@ def state(name: str, reason: str = "") -> Event:
 
 
 def evaluation(version: int, accuracy: float) -> Event:
-    return Event("", "evaluation", {"name": "held-out", "version": version, "accuracy": accuracy})
+    return Event("", "evaluation", evaluation_row("held-out", version, accuracy))
 
 
 def after(*events: Event) -> Progress:
@@ -68,7 +69,8 @@ def test_steps_that_a_later_attempt_repeats_are_not_counted_twice() -> None:
 
 def test_evaluations_are_kept_by_version() -> None:
     progress = after(evaluation(20, 0.7), evaluation(0, 0.4), evaluation(20, 0.8))
-    assert progress.evaluations == {"held-out": [(0, 0.4), (20, 0.8)]}
+    rows = progress.evaluations["held-out"]
+    assert [(row["version"], row["score"]["mean"]) for row in rows] == [(0, 0.4), (20, 0.8)]
 
 
 def test_phases_say_what_is_waited_for() -> None:
@@ -108,7 +110,9 @@ def test_without_a_terminal_there_is_a_line_every_few_steps() -> None:
         display.wait("starting the local stack")
         display.follow(progress)
         events = [state("starting"), state("running"), evaluation(0, 0.4), *[step(n) for n in range(40)]]
-        for event in [*events, evaluation(40, 0.8), state("succeeded")]:
+        problem = {"path": "tasks.0.reward.endpoint", "problem": "it is down", "allowed": "one that is up"}
+        best = Event("", "best", {"version": 40, "evaluation": "held-out", "metric": "score", "value": 0.8})
+        for event in [Event("", "warning", problem), *events, evaluation(40, 0.8), best, state("succeeded")]:
             progress.apply(event)
             display.show(event)
     lines = out.getvalue().splitlines()
@@ -116,8 +120,10 @@ def test_without_a_terminal_there_is_a_line_every_few_steps() -> None:
     steps = [line for line in lines if line.startswith("step ")]
     assert len(steps) == 21  # the first, and every second of 40
     assert steps[-1].startswith("step 40/40  reward 0.500  pairs 12  staleness 9  version 30  tokens/s 500")
-    assert "evaluation held-out at version 0: 40.0%" in lines
-    assert "evaluation held-out at version 40: 80.0%" in lines
+    assert "evaluation held-out at version 0: accuracy 40.0% [35.0, 45.0], length 3.5" in lines
+    assert "evaluation held-out at version 40: accuracy 80.0% [75.0, 85.0], length 3.5" in lines
+    assert "best so far: version 40" in lines
+    assert "warning: tasks.0.reward.endpoint: it is down; wanted: one that is up" in lines
     assert lines[-1] == "succeeded"
 
 
@@ -132,4 +138,4 @@ def test_on_a_terminal_there_is_one_panel_with_everything() -> None:
     shown = out.getvalue()
     for text in ("tiny", "step 12/40", "30%", "▅▅▅ 0.500", "staleness 1", "version 10", "tokens/s 500", "eta 56s"):
         assert text in shown
-    assert "evaluation held-out 40.0% (v0) -> 60.0% (v10)" in shown
+    assert "evaluation held-out 40.0% [35.0, 45.0] (v0) -> 60.0% [55.0, 65.0] (v10)" in shown

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from services.cli import curve, report
 from services.cli.outcome import Outcome
+from tests.unit.cli.evaluation_rows import evaluation_row
 
 SPEC = {"algorithm": {"name": "dpo"}, "sync": {"period": 5}}
 
@@ -24,33 +25,74 @@ def steps(count: int, *, period: int) -> list[dict[str, Any]]:
 
 
 EVALUATIONS = [
-    {"name": "add", "version": 20, "accuracy": 0.8},
-    {"name": "add", "version": 0, "accuracy": 0.5},
-    {"name": "other", "version": 0, "accuracy": None},
+    evaluation_row("add", 20, 0.8),
+    evaluation_row("add", 0, 0.5),
+    evaluation_row("other", 0, None),
 ]
 
 
-def test_the_last_line_is_the_path_of_the_summary(tmp_path: Path) -> None:
-    long_path = str(tmp_path / ("deep-" * 30) / "summary.json")
+def reported(*, before: list[dict[str, Any]], after: list[dict[str, Any]], path: str, width: int = 80) -> str:
     outcome = Outcome(
-        run={"id": "tiny-1", "summary_path": long_path, "model_folder": "/models/tiny"},
+        run={"id": "tiny-1", "summary_path": path, "model_folder": "/models/tiny"},
         summary={
             "state": "succeeded",
             "steps": 20,
             "wall_seconds": 61.0,
-            "evaluation": {"before": {"add": 0.5, "other": None}, "after": {"add": 0.8, "other": None}},
+            "evaluation": {
+                when: {row["name"]: row for row in rows} for when, rows in (("before", before), ("after", after))
+            },
+            "best": {"version": 15, "evaluation": "add", "metric": "score", "value": 0.825, "folder": "/runs/v000015"},
+            "warnings": [{"path": "tasks.0.reward.endpoint", "problem": "it is down", "allowed": "one that is up"}],
             "groups": {"trained": 640, "dropped": {"all equal": 12}},
             "staleness": {"min": 0, "mean": 2.0, "max": 4},
         },
-        picture=tmp_path / "learning-curve.png",
+        picture=Path("learning-curve.png"),
         next_command="curl http://127.0.0.1:8080/v1/runs/tiny-1/steps",
     )
     out = io.StringIO()
-    report.print_report(Console(file=out, width=80), outcome)
-    text = out.getvalue()
+    report.print_report(Console(file=out, width=width), outcome)
+    return out.getvalue()
+
+
+def test_the_last_line_is_the_path_of_the_summary(tmp_path: Path) -> None:
+    long_path = str(tmp_path / ("deep-" * 30) / "summary.json")
+    before = [evaluation_row("add", 0, 0.5), evaluation_row("other", 0, None)]
+    after = [evaluation_row("add", 20, 0.8), evaluation_row("other", 20, None)]
+    text = reported(before=before, after=after, path=long_path)
     assert text.splitlines()[-1] == long_path
     for part in ("50.0%", "80.0%", "+30.0 points", "640 trained; dropped: 12 all equal", "/models/tiny", "1m01s"):
         assert part in text
+    assert "v15, by its score 0.825 on add: /runs/v000015" in text
+    assert "tasks.0.reward.endpoint: it is down; wanted: one that is up" in text
+    assert "at equal length" not in text, "nothing was judged"
+
+
+def test_the_table_has_intervals_pass_at_k_and_win_rates_at_equal_length() -> None:
+    judged = {
+        "measure": "win_rate",
+        "pass_at": {},
+        "win_rate_length_controlled": {"mean": 0.6, "low": 0.5, "high": 0.7},
+    }
+    graded = {"measure": "score", "pass_at": {}}
+    after = [
+        evaluation_row("add", 20, 0.8, pass_at={"1": 0.8, "4": 0.95}),
+        evaluation_row("chat", 20, 0.75, **judged),
+        evaluation_row("graded", 20, -1.25, **graded),
+    ]
+    before = [
+        evaluation_row("add", 0, 0.5, pass_at={"1": 0.5, "4": 0.7}),
+        evaluation_row("chat", 0, 0.5, **judged),
+        evaluation_row("graded", 0, -1.5, **graded),
+    ]
+    lines = reported(before=before, after=after, path="summary.json", width=200).splitlines()
+    (add,) = [line for line in lines if "accuracy" in line]
+    (chat,) = [line for line in lines if "win rate" in line]
+    (graded_line,) = [line for line in lines if "graded" in line]
+    for part in ("50.0% [45.0, 55.0]", "80.0% [75.0, 85.0]", "+30.0 points", "pass@4 95.0%", "3.5 -> 3.5"):
+        assert part in add
+    assert "60.0% [50.0, 70.0]" in chat
+    for part in ("-1.500 [-1.550, -1.450]", "-1.250 [-1.300, -1.200]", "+0.250"):
+        assert part in graded_line
 
 
 @pytest.mark.parametrize(("count", "period"), [(1, 5), (20, 5), (200, 1)])

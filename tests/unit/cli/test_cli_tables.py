@@ -19,6 +19,8 @@ RUN: dict[str, Any] = {
     "staleness": None,
     "folder": "/" + "deep/" * 40 + "run",
     "model_folder": None,
+    "best": {"version": 10, "evaluation": "held-out", "metric": "score", "value": 0.625, "folder": "/runs/v000010"},
+    "warnings": [{"path": "tasks.0.reward.endpoint", "problem": "it is down", "allowed": "one that is up"}],
 }
 
 
@@ -48,3 +50,6 @@ def test_a_run_is_shown_with_its_generators_and_nothing_wrapped(capsys: pytest.C
     assert "inference-0   serving, version 20" in lines
     assert "inference-1   failed, no version yet: digest mismatch" in lines
     assert f"folder        {RUN['folder']}" in lines
+    assert "best          v10, score 0.625 on held-out" in lines
+    assert "best model    /runs/v000010" in lines
+    assert "warning       tasks.0.reward.endpoint: it is down; wanted: one that is up" in lines
