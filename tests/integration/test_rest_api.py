@@ -16,18 +16,15 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from redis.asyncio import Redis
 
-from services.coordinator import answers
-from services.coordinator.answers import Answer, AnsweredPrompt
 from services.coordinator.app import create_app
 from services.coordinator.best import update_standings
-from services.coordinator.findings import found
 from services.coordinator.fleet import Fleet
 from services.coordinator.rest import RestServer
 from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import Run, RunStore
+from services.coordinator.store import RunStore
 from syncline import keys, standings
-from syncline.runspec import Evaluation
+from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
 
 SEED_MODEL = Path("services/local/quickstart/seed-model")
@@ -261,27 +258,6 @@ async def test_a_body_above_the_limit_is_refused_also_when_it_comes_in_chunks(ap
 
 
 # ---- evaluations and the best checkpoint
-
-
-HELD_OUT = {"name": "heldout", "data": "train.jsonl", "every": 2}
-
-
-def evaluate(run: Run, version: int, accuracy: float) -> None:
-    """Record what version `version` answered, as if an evaluation had come in."""
-    sample = Answer("46", 2, "stop", accuracy, accuracy, "scored", "")
-    prompts = [AnsweredPrompt(index, "12+34=", "46", [sample]) for index in range(3)]
-    answers.write(run.folder, "heldout", version, prompts)
-    row = found(
-        Evaluation.model_validate(HELD_OUT),
-        version=version,
-        prompts=prompts,
-        seed={prompt.prompt_index: prompt for prompt in prompts},
-        dropped={},
-        seconds=1.0,
-        finished_at=2.0,
-    )
-    run.append("evaluations", row)
-    update_standings(run)
 
 
 async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Path, redis: Redis) -> None:

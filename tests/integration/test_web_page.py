@@ -13,11 +13,14 @@ import pytest
 
 from services.coordinator.api import page
 from syncline.algo.schedule import Change, Schedule
+from syncline.errors import FieldProblem
 from syncline.state import RunEvent
 from tests.e2e.local_stack import QUICKSTART, LocalStack, small_spec
 from tests.integration import chromium
 from tests.integration.chromium import Chromium
 from tests.integration.coordinator_thread import Coordinator
+from tests.integration.evaluated import HELD_OUT, evaluate
+from tests.integration.published import publish
 
 UI = Path("services/coordinator/ui")
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
@@ -279,6 +282,41 @@ def test_what_a_model_wrote_stays_text(browser: Chromium, coordinate: Callable[.
     assert "owned" not in browser.ask("document.title")
 
 
+def test_evaluations_are_shown_with_intervals_the_best_one_and_what_was_answered(
+    browser: Chromium, coordinate: Callable[..., Coordinator], tmp_path: Path
+) -> None:
+    coordinator = coordinate()
+    run = coordinator.run(RunEvent.START, RunEvent.TRAIN, evaluation=[HELD_OUT])
+    problem = FieldProblem("evaluation.0.reward.endpoint", "it does not answer", "one that is up")
+    coordinator.do(lambda: run.warn([problem]))
+    hostile = "<img src=x onerror=\"document.title='owned'\">"
+    for version, score in ((0, 0.25), (2, 0.75), (4, 0.5)):
+        publish(run.folder, QUICKSTART / "seed-model", version=version, run_id=run.id, probe=[0.0] * 9)
+        coordinator.do(lambda version=version, score=score: evaluate(run, version, score, completion=hostile))
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until_text("At submission: evaluation.0.reward.endpoint: it does not answer")
+    browser.until_text("2 (0.750 on heldout)")
+    assert browser.ask("document.querySelectorAll('#scores path.interval').length") == 1
+    assert "heldout from 0.250 at version 0 to 0.500 at 4" in browser.ask(
+        "document.getElementById('scores').getAttribute('aria-label')"
+    )
+    # the table marks the best one
+    browser.ask("document.getElementById('evaluations').open = true")
+    browser.until("document.querySelectorAll('#evaluations tbody tr').length === 3")
+    rows = browser.ask("[...document.querySelectorAll('#evaluations tbody tr')].map((row) => row.innerText)")
+    assert [("best" in row) for row in rows] == [False, True, False], "newest first: 4, 2, 0"
+    assert "accuracy" in rows[1]
+    assert "0.750 [0.750, 0.750]" in rows[1]
+    # and the answers of each version can be read, as text
+    browser.ask("document.getElementById('answers').open = true")
+    browser.until("document.querySelectorAll('#answers .side').length === 3")
+    assert hostile in browser.ask("document.querySelector('#answers .side').innerText")
+    browser.ask("document.getElementById('answers-which').value = 'heldout/2'")
+    browser.ask("document.getElementById('answers-which').dispatchEvent(new Event('change'))")
+    browser.until_text("0.750 [0.750, 0.750] over 3 prompts")
+    assert browser.ask("document.querySelectorAll('main img').length") == 0
+
+
 def test_what_is_not_there_and_who_does_not_answer_is_told(
     browser: Chromium, coordinate: Callable[..., Coordinator]
 ) -> None:
@@ -351,7 +389,7 @@ def test_a_real_run_is_followed_from_start_to_end(browser: Chromium, tmp_path: P
         # then the page shows what the API answers
         rows = stack.steps(run_id)
         assert "step 20 / 20" in browser.text()
-        for figure in ("timeline", "reward", "accuracy", "loss", "chosen"):
+        for figure in ("timeline", "reward", "scores", "loss", "chosen"):
             drawn = f"[...document.querySelectorAll('#{figure} path')].some((path) => path.getTotalLength() > 100)"
             assert browser.ask(drawn), figure
             assert browser.ask(f"document.getElementById('{figure}').getAttribute('aria-label')")

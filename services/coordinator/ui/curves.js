@@ -12,6 +12,7 @@ const HEIGHT = 190;
  * @typedef {object} Line
  * @property {string} name
  * @property {[number, number][]} points ascending in x
+ * @property {[number, number, number][]} [band] x, and the interval around its point
  */
 
 /**
@@ -87,13 +88,22 @@ export class Curves {
    */
   draw(layer, x, width) {
     const bottom = HEIGHT - MARGIN.bottom;
-    const values = this.lines.flatMap((line) => line.points.map(([, y]) => y));
+    const values = this.lines.flatMap((line) => [
+      ...line.points.map(([, y]) => y),
+      ...(line.band ?? []).flatMap(([, low, high]) => [low, high]),
+    ]);
     const unit = this.fraction && values.every((value) => value >= 0 && value <= 1);
     const domain = roundDomain(unit ? [0, 1] : values);
     this.y = linear(domain, [bottom, MARGIN.top]);
     yAxis(layer, domain, this.y, { width });
     xAxis(layer, this.domain, x, { bottom, width, name: this.xName });
     this.lines.forEach((line, i) => {
+      if (line.band?.length) {
+        const above = line.band.map(([px, , high]) => [x(px), this.y(high)]);
+        const below = line.band.map(([px, low]) => [x(px), this.y(low)]).reverse();
+        const around = /** @type {[number, number][]} */ ([...above, ...below]);
+        layer.append(s("path", { class: `interval line-${i}`, d: `${path(around)}Z` }));
+      }
       const raw = /** @type {[number, number][]} */ (line.points.map(([px, py]) => [x(px), this.y(py)]));
       const alone = this.lines.length === 1; // the noise of several lines hides them all
       if (alone || !this.smoothed) {
@@ -125,7 +135,9 @@ export class Curves {
       dots.push([x(at), this.y(this.smoothed ? line.smooth[k] : value)]);
       const alone = this.lines.length === 1;
       const even = this.smoothed ? ` (${alone ? "smoothed " : ""}${decimal(line.smooth[k])})` : "";
-      parts.push(`${alone ? "" : `${line.name} `}${decimal(value)}${even}`);
+      const interval = line.band?.find(([px]) => px === at);
+      const bounds = interval ? ` [${decimal(interval[1])}, ${decimal(interval[2])}]` : "";
+      parts.push(`${alone ? "" : `${line.name} `}${decimal(value)}${even}${bounds}`);
     }
     return { x: at, text: parts.join("  "), dots };
   }

@@ -1,5 +1,5 @@
 /**
- * The curves of a run: reward, held-out accuracy, loss, and one to choose.
+ * The curves of a run: reward, held-out scores, loss, and one to choose.
  */
 
 import { Curves } from "./curves.js";
@@ -31,15 +31,13 @@ export class CurveSet {
     this.empty = "";
     const steps = { xName: "step", table: "steps" };
     this.reward = new Curves({ id: "reward", title: "Reward", smoothed: true, fraction: true, ...steps });
-    this.accuracy = new Curves({
-      ...{
-        id: "accuracy",
-        title: "Held-out accuracy",
-        xName: "version",
-        table: "evaluations",
-        fraction: true,
-        dotted: true,
-      },
+    this.scores = new Curves({
+      id: "scores",
+      title: "Held-out score",
+      xName: "version",
+      table: "evaluations",
+      fraction: true,
+      dotted: true,
     });
     this.loss = new Curves({ id: "loss", title: "Loss", smoothed: true, ...steps });
     this.chosen = new Curves({ id: "chosen", title: "Per step", ...steps });
@@ -47,7 +45,7 @@ export class CurveSet {
     for (const name of Object.keys(CHOICES)) this.select.append(h("option", { value: name }, name));
     this.select.addEventListener("change", () => this.drawChosen());
     this.chosen.figure.tools.append(this.select);
-    this.figures = [this.reward, this.accuracy, this.loss, this.chosen];
+    this.figures = [this.reward, this.scores, this.loss, this.chosen];
     this.element = h("div", { class: "grid-of-figures" }, ...this.figures.map((curves) => curves.element));
   }
 
@@ -71,7 +69,7 @@ export class CurveSet {
     this.empty = over ? "No step was made." : "No step is made yet.";
     const due = over ? "No evaluation came in." : "The first evaluation is not in yet.";
     const none = evaluated ? due : "The run spec asks for no evaluation.";
-    this.accuracy.update(accuracyLines(evaluations), this.domain, none);
+    this.scores.update(scoreLines(evaluations), this.domain, none);
     this.loss.update(
       linesOf(rows, (row) => ({ loss: row.metrics.loss })),
       this.domain,
@@ -131,9 +129,20 @@ function rewardLines(rows) {
   }));
 }
 
-/** @param {any[]} evaluations in the order in which they came in */
-function accuracyLines(evaluations) {
-  const rows = evaluations.map((row) => ({ step: row.version, name: row.name, accuracy: row.accuracy }));
-  rows.sort((a, b) => a.step - b.step);
-  return linesOf(rows, (row) => ({ [row.name]: row.accuracy }));
+/**
+ * A line for each set, with the 95 % interval of each of its means.
+ * @param {any[]} evaluations in the order in which they came in
+ * @returns {import("./curves.js").Line[]}
+ */
+function scoreLines(evaluations) {
+  const scored = evaluations.filter((row) => row.score).sort((a, b) => a.version - b.version);
+  return [...new Set(scored.map((row) => row.name))].map((name) => {
+    const rows = scored.filter((row) => row.name === name);
+    const bounded = rows.filter((row) => row.score.low !== null);
+    return {
+      name,
+      points: rows.map((row) => [row.version, row.score.mean]),
+      band: bounded.map((row) => [row.version, row.score.low, row.score.high]),
+    };
+  });
 }

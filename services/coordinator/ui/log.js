@@ -6,7 +6,7 @@ import { Table, h } from "./dom.js";
 import { clock, plural, sentence } from "./words.js";
 
 const SHOWN = 15;
-const KINDS = ["state", "message", "sync", "checkpoint", "fleet", "evaluation"];
+const KINDS = ["state", "message", "sync", "checkpoint", "fleet", "evaluation", "best", "warning"];
 
 export class EventLog {
   constructor() {
@@ -74,6 +74,7 @@ export class EventLog {
 
 /** @param {import("./api.js").ServerEvent} event */
 function classOf({ type, data }) {
-  const wrong = (type === "fleet" && data.event !== "loaded") || ["failed", "stalled"].includes(data.state);
+  const wrong =
+    type === "warning" || (type === "fleet" && data.event !== "loaded") || ["failed", "stalled"].includes(data.state);
   return wrong ? "bad" : undefined;
 }

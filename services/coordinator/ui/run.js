@@ -5,6 +5,7 @@
  * without it the page asks every two seconds.
  */
 
+import { Answers } from "./answers.js";
 import { ApiError, Series, follow, get, post } from "./api.js";
 import { CurveSet } from "./curveset.js";
 import { h, setAttribute, setText } from "./dom.js";
@@ -15,7 +16,7 @@ import { confirm } from "./page.js";
 import { Samples } from "./samples.js";
 import { evaluationTable, stepTable } from "./tables.js";
 import { Timeline } from "./timeline.js";
-import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, syncOf, whole } from "./words.js";
+import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, syncOf, warning, whole } from "./words.js";
 
 /** @typedef {import("./words.js").Run} Run */
 
@@ -46,6 +47,7 @@ export class RunView {
     this.pause = h("button", { type: "button", hidden: true }, "Pause");
     this.resume = h("button", { type: "button", hidden: true }, "Resume");
     this.actions = h("div", { class: "actions" }, this.pause, this.resume, this.cancel);
+    this.warnings = h("ul", { class: "warn", hidden: true });
     this.refusal = h("p", { class: "bad", role: "alert" });
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Steps made" });
     this.count = h("span", { class: "count" });
@@ -56,6 +58,7 @@ export class RunView {
     this.curves = new CurveSet();
     this.stepTable = stepTable(this.steps.path);
     this.evaluationTable = evaluationTable(this.evaluations.path);
+    this.answers = new Answers(this.evaluations.path);
     this.reader = new Samples();
     this.fleet = new FleetView();
     this.log = new EventLog();
@@ -81,6 +84,7 @@ export class RunView {
       "div",
       {},
       h("p", { class: "doing", role: "status" }, this.state, " ", this.reason),
+      this.warnings,
       this.refusal,
       h("p", { class: "progress" }, this.progress, this.count, this.eta),
       this.facts,
@@ -98,6 +102,7 @@ export class RunView {
         this.curves.element,
         this.stepTable.element,
         this.evaluationTable.element,
+        this.answers.element,
       ),
       this.reader.element,
       this.fleet.element,
@@ -192,6 +197,12 @@ export class RunView {
     setText(this.state, run.state);
     setAttribute(this.state, "class", `state ${run.state}`);
     setText(this.reason, doing(run));
+    this.warnings.hidden = run.warnings.length === 0;
+    if (this.warnings.children.length !== run.warnings.length) {
+      this.warnings.replaceChildren(
+        ...run.warnings.map((/** @type {any} */ one) => h("li", {}, `At submission: ${warning(one)}`)),
+      );
+    }
     this.cancel.hidden = this.over;
     this.pause.hidden = run.state !== "running" && run.state !== "stalled";
     this.resume.hidden = !RESUMABLE.has(run.state);
@@ -210,6 +221,7 @@ export class RunView {
       step,
       rows.at(-1)?.finished_at,
       this.evaluations.rows.length,
+      run.best,
     ]);
     if (seen === this.drawn) return;
     this.drawn = seen;
@@ -220,7 +232,9 @@ export class RunView {
       evaluated: run.spec.evaluation.length > 0,
     });
     this.stepTable.update(rows);
-    this.evaluationTable.update(this.evaluations.rows);
+    const best = (/** @type {any} */ row) => row.name === run.best?.evaluation && row.version === run.best.version;
+    this.evaluationTable.update(this.evaluations.rows.map((row) => ({ ...row, best: best(row) })));
+    this.answers.update(this.evaluations.rows);
     this.reader.update(this.samples.rows);
   }
 
@@ -233,6 +247,7 @@ export class RunView {
     const facts = {
       Version: whole(run.version),
       Staleness: whole(run.staleness),
+      "Best version": run.best ? `${run.best.version} (${decimal(run.best.value)} on ${run.best.evaluation})` : "-",
       "Last reward": decimal(rows.at(-1)?.reward_mean),
       "Groups trained": whole(sum((row) => row.trained.length)),
       "Groups dropped": counted(total(rows.map((row) => row.dropped))),

@@ -3,7 +3,7 @@
  */
 
 import { Table, h, setText } from "./dom.js";
-import { clock, counted, decimal, duration, plural, whole } from "./words.js";
+import { clock, counted, decimal, duration, estimate, passAt, plural, whole } from "./words.js";
 
 const NEWEST = 200;
 
@@ -27,7 +27,11 @@ const STEP_COLUMNS = [
 const EVALUATION_COLUMNS = [
   { name: "Version" },
   { name: "Set" },
-  { name: "Accuracy", number: true },
+  { name: "Measure", hint: "what the mean score is" },
+  { name: "Mean score", number: true, hint: "with its 95 % interval" },
+  { name: "pass@k", number: true },
+  { name: "At equal length", number: true, hint: "share of comparisons won against the seed, length taken out" },
+  { name: "Per length", number: true, hint: "mean score as if answers were as long as the seed's" },
   { name: "Prompts", number: true },
   { name: "Samples", number: true },
   { name: "Length", number: true, hint: "mean tokens of a completion" },
@@ -107,12 +111,16 @@ const stepCells = (row) => ({
 const evaluationCells = (row) => ({
   key: `${row.version}/${row.name}`,
   cells: [
-    whole(row.version),
+    row.best ? { text: whole(row.version), note: "best" } : whole(row.version),
     String(row.name),
-    decimal(row.accuracy),
+    row.measure.replaceAll("_", " "),
+    estimate(row.score),
+    passAt(row.pass_at),
+    estimate(row.win_rate_length_controlled),
+    decimal(row.length_normalized),
     whole(row.prompts),
     whole(row.samples),
-    decimal(row.mean_length),
+    decimal(row.length_mean),
     counted(row.verdicts),
     duration(row.seconds),
   ],

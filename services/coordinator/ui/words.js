@@ -22,6 +22,28 @@ export function decimal(value) {
 }
 
 /**
+ * A mean with its 95 % interval: 0.825 [0.789, 0.860].
+ * @param {{mean: number, low: number | null, high: number | null} | null | undefined} found
+ */
+export function estimate(found) {
+  if (!found) return "-";
+  const mean = decimal(found.mean);
+  return found.low === null ? mean : `${mean} [${decimal(found.low)}, ${decimal(found.high)}]`;
+}
+
+/**
+ * @1 0.500, @4 0.750; a dash for graded scores.
+ * @param {Record<string, number>} chances by k
+ */
+export const passAt = (chances) =>
+  Object.entries(chances)
+    .map(([k, chance]) => `@${k} ${decimal(chance)}`)
+    .join(", ") || "-";
+
+/** @param {{path: string, problem: string, allowed: string}} found */
+export const warning = ({ path, problem, allowed }) => `${path}: ${problem}; wanted: ${allowed}`;
+
+/**
  * 1h02m, 3m07s, 12s, 1.4s, 36ms.
  * @param {number | null | undefined} seconds
  */
@@ -126,7 +148,17 @@ export function sentence(type, data) {
             `probe error ${decimal(data.probe_error)}`
         : `${data.generator}: ${data.error ?? data.event}`;
     case "evaluation":
-      return `${data.name} on version ${data.version}: ${decimal(data.accuracy)}, ${plural(data.prompts, "prompt")}`;
+      return (
+        `${data.name} on version ${data.version}: ${data.measure.replaceAll("_", " ")} ${estimate(data.score)}, ` +
+        plural(data.prompts, "prompt")
+      );
+    case "best":
+      return (
+        `version ${data.version} is the best so far: ` +
+        `${data.metric.replaceAll("_", " ")} ${decimal(data.value)} on ${data.evaluation}`
+      );
+    case "warning":
+      return warning(/** @type {any} */ (data));
     case "message":
       return String(data.text);
     default: {
