@@ -28,6 +28,20 @@ def best_version(run: Run) -> dict[str, Any] | None:
     return {**asdict(best), "folder": str(checkpoints.version_folder(run.folder, best.version).resolve())}
 
 
+def tidy(run: Run) -> None:
+    """Delete what stayed only until it was evaluated. The learner does so while it trains; this is for its end.
+
+    Of a run that succeeded nothing goes on, so no saved state needs a version any more.
+    """
+    best = standings.read(run.folder).best
+    kept = {0, best.version} if best else {0}
+    checkpoints.prune(
+        [checkpoints.version_folder(run.folder, version) for version in checkpoints.published(run.folder)],
+        keep=run.spec.checkpoints.keep,
+        in_use=[checkpoints.version_folder(run.folder, version) for version in kept],
+    )
+
+
 def _standings(run: Run) -> Standings:
     rows, rule = run.series["evaluations"], run.spec.best
     results = {one.name: frozenset(r["version"] for r in rows if r["name"] == one.name) for one in run.spec.evaluation}

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from services.coordinator import metrics, reports
 from services.coordinator.admission import Admission
-from services.coordinator.best import update_standings
+from services.coordinator.best import tidy, update_standings
 from services.coordinator.evaluation import Evaluator
 from services.coordinator.fleet import Fleet
 from services.coordinator.prompts import PromptPlan, held_out
@@ -73,6 +73,7 @@ class RunController:
         try:
             self._upkeep = await self._prepare()
             await self._train(self._upkeep)
+            await asyncio.to_thread(tidy, self.run)
             self.run.apply(RunEvent.SUCCEED)
         except SynclineError as error:
             if not self.run.state.terminal:  # a cancellation may have come first

@@ -126,7 +126,7 @@ def test_evaluation_before_during_and_after_touches_no_training(stack: LocalStac
     assert all(row["prompts"] == row["samples"] > 100 for row in rows)
     summary = json.loads(Path(run["summary_path"]).read_text())
     assert summary["syncs"] == 0, "publishing for evaluation is no sync"
-    assert summary["evaluation"]["before"]["heldout"] > 0.3
+    assert summary["evaluation"]["before"]["heldout"]["score"]["mean"] > 0.3
     assert_trained_exactly_once(stack, evaluated, spec)
     assert stack.final_weights(evaluated) == stack.final_weights(plain)
 

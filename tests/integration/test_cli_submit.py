@@ -1,0 +1,68 @@
+"""The command line hands a run in to a real coordinator."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.local_stack import QUICKSTART
+from tests.integration.coordinator_thread import Coordinator
+
+SPEC = """
+name: judged
+model: {path: model}
+algorithm: {name: dpo}
+sync: {period: 4}
+steps: 20
+generation: {max_tokens: 5}
+tasks: [{name: math, data: train.jsonl, reward: {type: math}}]
+evaluation:
+  - name: chat
+    data: train.jsonl
+    reward: {type: judge, mode: versus_seed, endpoint: "http://127.0.0.1:9/v1", model: judge-7b}
+"""
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path, redis_url: str) -> Iterator[Coordinator]:
+    shutil.copytree(QUICKSTART / "seed-model", tmp_path / "model")
+    (tmp_path / "train.jsonl").write_text('{"prompt": "12+34=", "answer": "46"}\n')
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    coordinator = Coordinator(tmp_path, redis_url)
+    yield coordinator
+    coordinator.close()
+
+
+def syncline(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    repository = Path(__file__).parents[2]
+    path = os.pathsep.join([str(repository / "shared"), str(repository)])
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_judge_that_does_not_answer_is_told_at_once_and_in_the_status(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    done = syncline("submit", "spec.yaml", "--server", coordinator.url, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = "evaluation.0.reward.endpoint: GET http://127.0.0.1:9/v1/models failed: All connection attempts failed"
+    assert f"warning: {told}; wanted: " in done.stderr
+    run_id = done.stdout.strip()
+    assert coordinator.runs.store.get(run_id).state.value == "pending", "a warning is no refusal"
+    status = syncline("status", run_id, "--server", coordinator.url, folder=tmp_path)
+    assert told in status.stdout
+    as_json = syncline("status", run_id, "-o", "json", "--server", coordinator.url, folder=tmp_path)
+    assert told.startswith(json.loads(as_json.stdout)["warnings"][0]["path"])
