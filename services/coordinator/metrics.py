@@ -29,6 +29,9 @@ EVALUATION_WIN_RATE = Gauge(
     "Share of comparisons won against the seed at equal length, and its 95 % interval",
     ["name", "statistic"],
 )
+EVALUATION_NORMALIZED = Gauge(
+    "syncline_evaluation_length_normalized", "Mean score as if answers were as long as the seed's", ["name"]
+)
 EVALUATION_LENGTH = Gauge("syncline_evaluation_length_tokens", "Mean length of the last evaluation", ["name"])
 MEMBERS = Gauge("syncline_members", "Live processes", ["role"])
 RUNS = Gauge("syncline_runs", "Runs by state", ["state"])
@@ -61,5 +64,6 @@ def observe_evaluation(row: dict[str, Any]) -> None:
                 gauge.labels(row["name"], statistic).set(value)
     for k, value in row["pass_at"].items():
         EVALUATION_PASS_AT.labels(row["name"], k).set(value)
-    if row["length_mean"] is not None:
-        EVALUATION_LENGTH.labels(row["name"]).set(row["length_mean"])
+    for gauge, field in ((EVALUATION_LENGTH, "length_mean"), (EVALUATION_NORMALIZED, "length_normalized")):
+        if row[field] is not None:
+            gauge.labels(row["name"]).set(row[field])
