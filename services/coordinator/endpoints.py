@@ -16,15 +16,19 @@ from syncline.errors import FieldProblem
 from syncline.rewardspec import Endpoint
 from syncline.runspec import RunSpec
 
-_DEADLINE_S = 3.0
+_DEADLINE_S = 5.0
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 async def unreachable(spec: RunSpec) -> list[FieldProblem]:
     """What is wrong with the endpoints of a spec at this moment; all are asked at the same time."""
     named = list(_endpoints(spec))
+    if not named:
+        return []
     distinct = {(reward.endpoint, reward.model): reward for _, reward in named}
-    asked = await asyncio.gather(*(_ask(reward) for reward in distinct.values()))
+    async with httpx.AsyncClient() as far, httpx.AsyncClient(trust_env=False) as near:
+        # A proxy, if the environment names one, has no way to this machine's loopback.
+        asked = await asyncio.gather(*(_ask(reward, near if _is_near(reward) else far) for reward in distinct.values()))
     trouble = dict(zip(distinct, asked, strict=True))
     problems = [(path, reward, trouble[reward.endpoint, reward.model]) for path, reward in named]
     return [_problem(path, reward, *found) for path, reward, found in problems if found is not None]
@@ -40,13 +44,16 @@ def _endpoints(spec: RunSpec) -> Iterator[tuple[str, Endpoint]]:
             yield path, reward
 
 
-async def _ask(reward: Endpoint) -> tuple[str, str] | None:
+def _is_near(reward: Endpoint) -> bool:
+    return urlsplit(reward.endpoint).hostname in _LOOPBACK
+
+
+async def _ask(reward: Endpoint, http: httpx.AsyncClient) -> tuple[str, str] | None:
     """(field, what is wrong), or None. An answer of any other kind is an answer: not every server lists its models."""
     url = f"{reward.endpoint.rstrip('/')}/models"
-    proxied = urlsplit(url).hostname not in _LOOPBACK  # a proxy has no way to this machine's loopback
     try:
-        async with asyncio.timeout(_DEADLINE_S), httpx.AsyncClient(timeout=_DEADLINE_S, trust_env=proxied) as http:
-            response = await http.get(url)
+        async with asyncio.timeout(_DEADLINE_S):
+            response = await http.get(url, timeout=None)
     except TimeoutError:
         return "endpoint", f"GET {url} was not answered within {_DEADLINE_S:g} s"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
