@@ -27,8 +27,9 @@ class Answer:
     tokens: int
     finish: str
     """stop or length."""
-    score: float
-    raw_score: float
+    score: float | None
+    """None where the reward gave no number; it counts in no mean."""
+    raw_score: float | None
     """Before shaping."""
     verdict: str
     """scored, unparsable or timeout."""

@@ -58,7 +58,7 @@ async def _ask(reward: Endpoint, http: httpx.AsyncClient) -> tuple[str, str] | N
         return "endpoint", f"GET {url} was not answered within {_DEADLINE_S:g} s"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return "endpoint", f"GET {url} failed: {error or type(error).__name__}"
-    if response.is_server_error:
+    if response.is_server_error and response.status_code != httpx.codes.NOT_IMPLEMENTED:
         return "endpoint", f"GET {url} answered {response.status_code} {response.reason_phrase}"
     models = _models(response)
     if models and reward.model not in models:

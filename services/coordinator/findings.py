@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from services.coordinator.answers import AnsweredPrompt
+from services.coordinator.answers import Answer, AnsweredPrompt
 from syncline.algo.evaluation import (
     length_controlled_win_rate,
     length_normalized,
@@ -49,11 +49,12 @@ def found(
 ) -> dict[str, Any]:
     """The row of one set on one version.
 
-    score: {mean, low, high}, null when nothing was scored. pass_at: k -> pass@k, empty for graded rewards. win_rate and
-    win_rate_length_controlled: {mean, low, high} against the seed's answers, else null. length_mean: tokens.
-    length_normalized: the mean score as if answers were as long as the seed's. `seed` is what version 0 answered.
+    score: {mean, low, high}, null when nothing was scored; `prompts` counts those with a score. pass_at: k -> pass@k,
+    empty for graded rewards. win_rate and win_rate_length_controlled: {mean, low, high} against the seed's answers,
+    else null. length_mean: tokens. length_normalized: the mean score as if answers were as long as the seed's. `seed`
+    is what version 0 answered.
     """
-    scores = [[sample.score for sample in prompt.samples] for prompt in prompts]
+    scores = _numbers([[sample.score for sample in prompt.samples] for prompt in prompts])
     lengths = [sample.tokens for prompt in prompts for sample in prompt.samples]
     seed_lengths = [sample.tokens for prompt in seed.values() for sample in prompt.samples]
     score = mean_score(scores) if scores else None
@@ -71,7 +72,7 @@ def found(
         **_win_rates(evaluation, prompts, seed),
         "length_mean": length,
         "length_normalized": normalized,
-        "prompts": len(prompts),
+        "prompts": len(scores),
         "samples": len(lengths),
         "verdicts": dict(Counter(sample.verdict for prompt in prompts for sample in prompt.samples)),
         "dropped": dict(Counter(dropped.values())),
@@ -98,31 +99,42 @@ def best_row(rows: Sequence[Mapping[str, Any]], best: Best) -> Mapping[str, Any]
     return max(ranked, key=lambda row: (value_of(row, best.metric), row["version"]), default=None)
 
 
-def _raw_scores(reward: RewardSpec, prompts: Sequence[AnsweredPrompt]) -> list[list[float]]:
+def _outcome(reward: RewardSpec, sample: Answer) -> float | None:
     """Right or wrong, won or lost, as the verifier or judge said before any shaping."""
-    return [[sample.raw_score if reward.shaping else sample.score for sample in prompt.samples] for prompt in prompts]
+    return sample.raw_score if reward.shaping else sample.score
+
+
+def _numbers(rows: Iterable[Iterable[float | None]]) -> list[list[float]]:
+    """What has a number, by prompt; prompts without any are left out."""
+    kept = ([value for value in row if value is not None] for row in rows)
+    return [row for row in kept if row]
 
 
 def _pass_at(evaluation: Evaluation, prompts: Sequence[AnsweredPrompt]) -> dict[str, float]:
-    if not evaluation.reward.binary or not prompts:
+    reward = evaluation.reward
+    scores = _numbers([_outcome(reward, sample) for sample in prompt.samples] for prompt in prompts)
+    if not reward.binary or not scores:
         return {}
-    scores = _raw_scores(evaluation.reward, prompts)
-    return {str(k): pass_at(scores, k) for k in pass_at_sizes(evaluation.samples)}
+    return {str(k): pass_at(scores, k) for k in pass_at_sizes(min(map(len, scores)))}
 
 
 def _win_rates(
     evaluation: Evaluation, prompts: Sequence[AnsweredPrompt], seed: Mapping[int, AnsweredPrompt]
 ) -> dict[str, Any]:
-    if not compares_with_seed(evaluation.reward) or not prompts:
+    won: list[list[float]] = []
+    longer: list[list[float]] = []
+    if compares_with_seed(evaluation.reward):
+        for prompt in prompts:
+            compared = [
+                (outcome, float(ours.tokens - theirs.tokens))
+                for ours, theirs in zip(prompt.samples, seed[prompt.prompt_index].samples, strict=True)
+                if (outcome := _outcome(evaluation.reward, ours)) is not None
+            ]
+            if compared:
+                won.append([outcome for outcome, _ in compared])
+                longer.append([difference for _, difference in compared])
+    if not won:
         return {"win_rate": None, "win_rate_length_controlled": None}
-    won = _raw_scores(evaluation.reward, prompts)
-    longer = [
-        [
-            float(ours.tokens - theirs.tokens)
-            for ours, theirs in zip(prompt.samples, seed[prompt.prompt_index].samples, strict=True)
-        ]
-        for prompt in prompts
-    ]
     return {
         "win_rate": asdict(mean_score(won)),
         "win_rate_length_controlled": asdict(length_controlled_win_rate(won, longer)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ JUDGE = {"type": "judge", "mode": "versus_seed", "endpoint": "http://127.0.0.1:9
 SHAPED = {"type": "math", "shaping": [{"type": "length", "per_token": 0.01}]}
 
 
-def prompt(index: int, scores: list[float], *, tokens: int = 10, raw: list[float] | None = None) -> AnsweredPrompt:
+def prompt(
+    index: int, scores: Sequence[float | None], *, tokens: int = 10, raw: list[float] | None = None
+) -> AnsweredPrompt:
     samples = [
         Answer(completion="7", tokens=tokens, finish="stop", score=score, raw_score=before, verdict="scored", cause="")
         for score, before in zip(scores, raw or scores, strict=True)
@@ -78,6 +81,15 @@ def test_a_judged_set_has_win_rates_plain_and_length_controlled() -> None:
     )
     assert row["win_rate_length_controlled"]["mean"] < 0.75, "only longer answers won"
     assert row["pass_at"] == {}
+
+
+def test_a_sample_without_a_number_counts_in_no_mean() -> None:
+    ours = [prompt(0, [1.0, None]), prompt(1, [None, None]), prompt(2, [0.0, 0.0])]
+    seed = tuple(prompt(index, [0.5, 0.5]) for index in range(3))
+    row = row_of(*ours, seed=seed, reward=JUDGE, samples=2)
+    assert (row["score"]["mean"], row["win_rate"]["mean"]) == (0.5, 0.5)
+    assert (row["prompts"], row["samples"]) == (2, 6)
+    assert row["win_rate_length_controlled"]["mean"] == pytest.approx(0.5)
 
 
 def test_a_set_of_which_nothing_was_scored_says_so_and_is_never_the_best() -> None:
