@@ -29,8 +29,8 @@ class Answer:
     """stop or length."""
     score: float | None
     """None where the reward gave no number; it counts in no mean."""
-    raw_score: float | None
-    """Before shaping."""
+    raw_score: float
+    """Before shaping; of no meaning without a score."""
     verdict: str
     """scored, unparsable or timeout."""
     cause: str

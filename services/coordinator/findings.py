@@ -101,7 +101,7 @@ def best_row(rows: Sequence[Mapping[str, Any]], best: Best) -> Mapping[str, Any]
 
 def _outcome(reward: RewardSpec, sample: Answer) -> float | None:
     """Right or wrong, won or lost, as the verifier or judge said before any shaping."""
-    return sample.raw_score if reward.shaping else sample.score
+    return sample.raw_score if reward.shaping and sample.score is not None else sample.score
 
 
 def _numbers(rows: Iterable[Iterable[float | None]]) -> list[list[float]]:

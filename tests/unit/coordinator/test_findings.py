@@ -20,7 +20,15 @@ def prompt(
     index: int, scores: Sequence[float | None], *, tokens: int = 10, raw: list[float] | None = None
 ) -> AnsweredPrompt:
     samples = [
-        Answer(completion="7", tokens=tokens, finish="stop", score=score, raw_score=before, verdict="scored", cause="")
+        Answer(
+            completion="7",
+            tokens=tokens,
+            finish="stop",
+            score=score,
+            raw_score=before or 0.0,
+            verdict="scored",
+            cause="",
+        )
         for score, before in zip(scores, raw or scores, strict=True)
     ]
     return AnsweredPrompt(prompt_index=index, prompt="3+4=", answer="7", samples=samples)
