@@ -113,7 +113,7 @@ def test_a_stopped_update_changes_nothing(model: Path, tmp_path: Path) -> None:
 def test_only_the_completions_of_pairs_are_forwarded(model: Path, tmp_path: Path) -> None:
     trainer = _trainer(model, tmp_path)
     forwarded: list[int] = []
-    trainer.policy.model.register_forward_pre_hook(
+    trainer.policy.model.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: forwarded.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     update(trainer, groups_of(trainer.spec, [0]), step=0, version=0)
