@@ -89,6 +89,8 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     if staleness.get("max") is not None:
         facts.append(("staleness", f"{staleness['min']} to {staleness['max']}, mean {staleness['mean']:.1f}"))
+    if (waste := summary.get("padding_waste")) is not None:
+        facts.append(("padding", f"{waste:.1%} of the positions that the learner forwarded"))
     if run.get("model_folder"):
         facts.append(("trained model", run["model_folder"]))
     if outcome.picture is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ def write_summary(run: Run) -> None:
 
 
 def summarize(run: Run) -> dict[str, Any]:
-    """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group."""
+    """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group.
+
+    `mismatch_kl` is told by the version that generated: learner against generator on its own samples.
+    """
     record, steps = run.record, run.series["steps"]
     dropped: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -84,11 +88,22 @@ def summarize(run: Run) -> dict[str, Any]:
             "dropped": dict(dropped),
             "refused": dict(refused),
         },
+        "padding_waste": _mean(row["metrics"].get("padding_waste") for row in steps),
+        "mismatch_kl": {
+            version: _mean(row["metrics"].get("mismatch_kl") for row in steps if row["version"] == version)
+            for version in sorted({row["version"] for row in steps})
+        },
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
         "tokens": sum(row["tokens"] for row in steps),
         "model_folder": str(model) if model else None,
     }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Over the steps that have the value; None where none has."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _accuracies(run: Run, *, first: bool) -> dict[str, float | None]:

@@ -193,6 +193,7 @@ class Attempt:
                         made,
                         step=step,
                         version=rollouts_of,
+                        shaped={task.name for task in run.spec.tasks if task.reward.shaping},
                         refused=collected.refused,
                         wait_seconds=collected.wait_seconds,
                         update_seconds=time.monotonic() - started,

@@ -120,7 +120,8 @@ class Policy:
             for name, parameter in self.named_parameters()
             if parameter.dtype != self.dtype
         }
-        return functional_call(self._scorer, copies, args, kwargs) if copies else self._scorer(*args, **kwargs)
+        scores: tuple[Tensor, Tensor] = functional_call(self._scorer, copies, args, kwargs)
+        return scores
 
     @torch.no_grad()
     def _check_scores(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ from services.learner.ranks import Ranks
 
 
 def shard(root: Any, *, blocks: Sequence[Any], ranks: Ranks, dtype: torch.dtype, device: torch.device) -> None:
-    """Cut the module `root` in place: each of its `blocks`, then what is left. Parameters move to `device`, a block at a time.
+    """Cut the module `root` in place: each of its `blocks`, then what is left; a block at a time moves to `device`.
 
     A forward pass computes with copies in `dtype`, gathered block by block and freed again. Gradients are summed over
     ranks in float32: each rank divides its loss by the denominator of the whole step.

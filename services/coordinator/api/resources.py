@@ -32,6 +32,7 @@ def run_resource(run: Run) -> dict[str, Any]:
         "progress": {"step": record.step, "steps": run.spec.steps, "eta_seconds": eta_seconds(run)},
         "version": record.version,
         "staleness": last["staleness"] if last else None,
+        "tasks": last["tasks"] if last else [],
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
         "spec": run.spec.model_dump(mode="json"),

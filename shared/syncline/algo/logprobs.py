@@ -1,8 +1,8 @@
 """Token log-probabilities and entropies straight from hidden states: the output layer, without its logits.
 
-For a vocabulary of 128k the logits [N, V] of a step are by far its largest tensor, and a plain log_softmax holds several
-of that size. Here no tensor of that size ever exists: both passes go over tiles of a few thousand tokens by a few
-thousand vocabulary entries. The forward pass keeps two numbers a token, and the backward pass computes each tile again.
+For a vocabulary of 128k the logits [N, V] of a step are by far its largest tensor, and a plain log_softmax holds
+several of that size. Here none of that size ever exists: both passes go over tiles of a few thousand tokens by about
+a thousand vocabulary entries. The forward pass keeps two numbers a token; the backward pass computes each tile again.
 
     N tokens   H hidden size   V vocabulary      n, v: those of one tile
 """
@@ -20,10 +20,10 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What is computed at once. A tile takes about three times tokens x vocabulary x 4 bytes."""
+    """What is computed at once: about three times tokens x vocabulary x 4 bytes at a time."""
 
-    tokens: int = 1024
-    vocabulary: int = 4096
+    tokens: int = 2048
+    vocabulary: int = 1024
 
 
 _TILE = Tile()
@@ -153,7 +153,7 @@ class _TokenScores(torch.autograd.Function):
                     _add_product(grad_hidden_NH[tokens], grad_nv, weight_vH)
                 if grad_weight_vH is not None:
                     _add_product(grad_weight_vH, grad_nv.T, hidden_nH)
-            if grad_weight_VH is not None:
+            if grad_weight_VH is not None and grad_weight_vH is not None:
                 grad_weight_VH[entries] = grad_weight_vH
             if grad_bias_V is not None:
                 grad_bias_V[entries] = grad_bias_v

@@ -213,9 +213,9 @@ def test_any_cut_of_a_step_into_micro_batches_gives_the_same_loss(
         algorithm.loss(loss_batch(batch[a:b], plans[a:b], padding=padding)[0]) for a, b in pairwise([0, 1, len(batch)])
     ]
     assert sum(part.loss_sum.item() for part in parts) == pytest.approx(whole.loss_sum.item(), rel=1e-9, abs=1e-12)
-    for metric, mean in whole.metrics.items():
-        pooled = parts[0].metrics[metric] + parts[1].metrics[metric]
-        assert pooled.value == pytest.approx(mean.value, rel=1e-9, abs=1e-12)
+    for metric, measured in whole.metrics.items():
+        pooled = parts[0].metrics[metric].mean() + parts[1].metrics[metric].mean()
+        assert pooled.value == pytest.approx(measured.mean().value, rel=1e-9, abs=1e-12)
 
 
 def test_only_the_rows_of_pairs_are_forwarded() -> None:
@@ -250,7 +250,7 @@ def test_token_metrics_are_means_over_completion_tokens(batch: Sequence[Group]) 
         for one in group
         for token in zip(one.policy, one.reference, one.generator, one.entropy, strict=True)
     ]
-    found = {name: mean.value for name, mean in token_metrics(tensors).items()}
+    found = {name: measured.mean().value for name, measured in token_metrics(tensors).items()}
     assert found == pytest.approx(
         {
             "entropy": sum(entropy for *_, entropy in tokens) / len(tokens),
