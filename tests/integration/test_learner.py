@@ -325,6 +325,7 @@ async def test_micro_batches_accumulate_to_the_gradient_of_one_batch(model: Path
             (report,) = steps_of(await world.train_on(spec, groups_of(spec, [0])))
             found.append((dict(report.metrics), weights(world, 1)))
     (cut, cut_weights), (whole, whole_weights) = found
+    assert cut.pop("padding_waste") < whole.pop("padding_waste")  # a group alone is padded to its own longest row
     assert cut == pytest.approx(whole, rel=1e-4, abs=1e-6)
     for name, tensor in load(cut_weights).items():
         torch.testing.assert_close(tensor, load(whole_weights)[name], rtol=1e-3, atol=1e-5)
