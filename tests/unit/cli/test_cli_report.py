@@ -41,6 +41,7 @@ def test_the_last_line_is_the_path_of_the_summary(tmp_path: Path) -> None:
             "evaluation": {"before": {"add": 0.5, "other": None}, "after": {"add": 0.8, "other": None}},
             "groups": {"trained": 640, "dropped": {"all equal": 12}},
             "staleness": {"min": 0, "mean": 2.0, "max": 4},
+            "padding_waste": 0.062,
         },
         picture=tmp_path / "learning-curve.png",
         next_command="curl http://127.0.0.1:8080/v1/runs/tiny-1/steps",
@@ -49,7 +50,15 @@ def test_the_last_line_is_the_path_of_the_summary(tmp_path: Path) -> None:
     report.print_report(Console(file=out, width=80), outcome)
     text = out.getvalue()
     assert text.splitlines()[-1] == long_path
-    for part in ("50.0%", "80.0%", "+30.0 points", "640 trained; dropped: 12 all equal", "/models/tiny", "1m01s"):
+    for part in (
+        "50.0%",
+        "80.0%",
+        "+30.0 points",
+        "640 trained; dropped: 12 all equal",
+        "/models/tiny",
+        "1m01s",
+        "6.2% of",
+    ):
         assert part in text
 
 
