@@ -238,6 +238,7 @@ export class RunView {
       "Groups dropped": counted(total(rows.map((row) => row.dropped))),
       "Groups refused": counted(total(rows.map((row) => row.refused))),
       Tokens: whole(sum((row) => row.tokens)),
+      "Padding waste": decimal(rows.at(-1)?.metrics.padding_waste),
       Attempts: whole(run.attempts),
       Algorithm: algorithmOf(run),
       Sync: syncOf(run),
