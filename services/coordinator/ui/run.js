@@ -15,7 +15,7 @@ import { confirm } from "./page.js";
 import { Samples } from "./samples.js";
 import { evaluationTable, stepTable } from "./tables.js";
 import { Timeline } from "./timeline.js";
-import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, syncOf, whole } from "./words.js";
+import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, rolloutsOf, syncOf, whole } from "./words.js";
 
 /** @typedef {import("./words.js").Run} Run */
 
@@ -241,6 +241,7 @@ export class RunView {
       Attempts: whole(run.attempts),
       Algorithm: algorithmOf(run),
       Sync: syncOf(run),
+      Rollouts: rolloutsOf(run),
       Started: clock(run.started_at),
       Elapsed: began === null ? "-" : duration((ended - began) / 1000),
       "Prompts skipped": counted(run.skipped_prompts),
