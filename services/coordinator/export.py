@@ -24,9 +24,9 @@ Form = Literal["rollouts", "preferences"]
 
 
 def exported(run: Run, form: Form, *, task: str = "") -> Iterator[str]:
-    """Lines of JSON of all steps made so far, in their order; `task` takes its rows alone.
+    """Lines of JSON, a block for each step made so far; `task` takes its rows alone.
 
-    Raises NotFound at once, not with the first line.
+    Raises NotFound at once, not with the first block.
     """
     if task and task not in (names := [one.name for one in run.spec.tasks]):
         raise NotFound(f"run {run.id} has no task {task!r}; it has {', '.join(names)}")
@@ -39,18 +39,17 @@ def exported(run: Run, form: Form, *, task: str = "") -> Iterator[str]:
         raise NotFound(
             f"the rollouts of run {run.id} are not whole: {len(missing)} steps lack, first step {missing[0]}"
         )
-    return _lines(run, made, form, task)
+    return ("".join(_lines(run, step, form, task)) for step in made)
 
 
-def _lines(run: Run, steps: range, form: Form, task: str) -> Iterator[str]:
-    for step in steps:
-        for line in recording.read_step(run.folder, step):
-            if form == "rollouts" and not task:
-                yield line
-                continue
-            row = RolloutRow.model_validate_json(line)
-            if task in ("", row.task):
-                yield from [line] if form == "rollouts" else map(_line, preferences(run.spec, row))
+def _lines(run: Run, step: int, form: Form, task: str) -> Iterator[str]:
+    for line in recording.read_step(run.folder, step):
+        if form == "rollouts" and not task:
+            yield line
+            continue
+        row = RolloutRow.model_validate_json(line)
+        if task in ("", row.task):
+            yield from [line] if form == "rollouts" else map(_line, preferences(run.spec, row))
 
 
 def preferences(spec: RunSpec, row: RolloutRow) -> Iterator[dict[str, Any]]:
