@@ -29,6 +29,8 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         ("step", _step(run) + (f", {duration(eta)} to go" if eta else "")),
         ("version", f"{_or_dash(run['version'])}, staleness {_or_dash(run['staleness'])}"),
     ]
+    if source := (run.get("rollouts") or {}).get("from"):
+        facts.append(("rollouts", f"from {source}"))
     for generator in fleet.get("inference", []):
         trouble = f": {generator['trouble']}" if generator.get("trouble") else ""
         held = f"version {generator['version']}" if generator.get("version") is not None else "no version yet"

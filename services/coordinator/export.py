@@ -1,9 +1,9 @@
 """What a run trained on, as lines that people can take away: its rollouts, or its preference pairs.
 
 A preference row is `{"prompt", "chosen", "rejected"}`, of texts where the prompt was text and of messages where it was
-messages: the standard and the conversational form that other trainers read. The pairs are those that trained, chosen
-by the task's rule with the seed that training used. GRPO trains on no pairs; of its groups this gives the pair that
-DPO would take.
+messages: the standard and the conversational form that other trainers read. The pairs are those that trained, as the
+learner recorded them. GRPO trains on no pairs; of its groups this gives the pair that DPO would take: by the task's
+rule, with the same seed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from services.coordinator.store import Run
 from syncline import ids, recording
-from syncline.algo.pairs import Pair, build_pair_rule
+from syncline.algo.pairs import build_pair_rule
 from syncline.errors import NotFound
 from syncline.rollout_rows import RolloutRow, SampleRow
-from syncline.runspec import GroupDPO, GroupDPOGRPO, RunSpec
+from syncline.runspec import RunSpec
 
 Form = Literal["rollouts", "preferences"]
 
@@ -54,22 +54,20 @@ def _lines(run: Run, step: int, form: Form, task: str) -> Iterator[str]:
 
 def preferences(spec: RunSpec, row: RolloutRow) -> Iterator[dict[str, Any]]:
     """The pairs of one group, as other trainers read them."""
-    for pair in trained_pairs(spec, row):
+    for chosen, rejected in row.pairs or _pair_by_rule(spec, row):
         yield {
             "prompt": row.prompt,
-            "chosen": _answer(row, row.samples[pair.chosen]),
-            "rejected": _answer(row, row.samples[pair.rejected]),
+            "chosen": _answer(row, row.samples[chosen]),
+            "rejected": _answer(row, row.samples[rejected]),
         }
 
 
-def trained_pairs(spec: RunSpec, row: RolloutRow) -> tuple[Pair, ...]:
-    """The pairs that a group trained as: all by the task's rule for the group algorithms, else one."""
+def _pair_by_rule(spec: RunSpec, row: RolloutRow) -> list[tuple[int, int]]:
+    """What DPO would take, for a run whose algorithm has no pairs. Where a pair algorithm found none, nor does this."""
     (task,) = (task for task in spec.tasks if task.name == row.task)
-    rule = build_pair_rule(task.pair_rule.model_dump())
-    if isinstance(spec.algorithm, (GroupDPO, GroupDPOGRPO)):
-        return rule.every(row.rewards).pairs
     rng = Random(ids.pair_seed(spec.seed, step=row.step, prompt_index=row.prompt_index))
-    return rule.one(row.rewards, rng).pairs
+    pairing = build_pair_rule(task.pair_rule.model_dump()).one(row.rewards, rng)
+    return [(pair.chosen, pair.rejected) for pair in pairing.pairs]
 
 
 def _answer(row: RolloutRow, sample: SampleRow) -> Any:

@@ -199,7 +199,7 @@ class Attempt:
                         update_seconds=time.monotonic() - started,
                     )
                     if run.spec.rollouts.record:
-                        await self._in_thread(record_step, run, collected.groups, step=step)
+                        await self._in_thread(record_step, run, made.planned, step=step)
                     await collector.done(step)
                     self._emit(TrainResponse(step=report))
 

@@ -1,7 +1,7 @@
 """Rollouts as rows that people and other programs read: one JSON object for one prompt with its scored completions.
 
     {"prompt": "12+34=", "prompt_token_ids": [1, 5, ...], "task": "add", "answer": "46",
-     "step": 0, "prompt_index": 0, "version": 0,
+     "step": 0, "prompt_index": 0, "version": 0, "pairs": [[0, 3]],
      "samples": [{"text": "46", "token_ids": [8, 10, 2], "log_probs": [-0.1, -0.02, -0.3], "finish_reason": "stop",
                   "verdict": "scored", "reward": 1.0, "raw_reward": 1.0, "cause": ""}, ...]}
 
@@ -13,12 +13,13 @@ not named here are ignored.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
+from syncline.algo.pairs import Pair
 from syncline.v1.rollout_pb2 import (
     FINISH_REASON_LENGTH,
     FINISH_REASON_STOP,
@@ -102,6 +103,8 @@ class RolloutRow(_Part):
     """Its place in that step's batch."""
     version: int = 0
     """Version of that run's weights that generated it."""
+    pairs: list[tuple[int, int]] = []
+    """Samples that trained against each other, better and worse, as indices. Empty where the group had none."""
     samples: list[SampleRow]
 
     @property
@@ -110,7 +113,7 @@ class RolloutRow(_Part):
         return [sample.reward for sample in self.samples]
 
 
-def row_of(scored: ScoredGroup, *, rewards: Sequence[float]) -> RolloutRow:
+def row_of(scored: ScoredGroup, *, rewards: Sequence[float], pairs: Iterable[Pair] = ()) -> RolloutRow:
     """The row of a group that trained; `rewards` are the numbers that its samples trained with."""
     group, task = scored.group, scored.group.task
     return RolloutRow(
@@ -121,6 +124,7 @@ def row_of(scored: ScoredGroup, *, rewards: Sequence[float]) -> RolloutRow:
         step=task.key.step,
         prompt_index=task.key.prompt_index,
         version=task.version,
+        pairs=[(pair.chosen, pair.rejected) for pair in pairs],
         samples=[
             SampleRow(
                 text=sample.text,
@@ -138,7 +142,7 @@ def row_of(scored: ScoredGroup, *, rewards: Sequence[float]) -> RolloutRow:
 
 
 def group_of(row: RolloutRow, *, key: TaskKey) -> ScoredGroup:
-    """The group that trains at `key`, as if version 0 of that run had generated it."""
+    """The group that trains at `key`, as if version 0 of that run had generated it. Its pairs are found anew."""
     chat = not isinstance(row.prompt, str)
     task = PromptTask(
         key=key,

@@ -59,6 +59,26 @@ async def test_every_group_that_trained_is_recorded_in_order_whatever_its_order_
         assert [s.log_probs for s in again.samples] == [s.log_probs for s in group.group.samples]
 
 
+@pytest.mark.parametrize("algorithm", ["dpo", "group_dpo", "grpo"])
+async def test_the_pairs_of_the_record_are_those_that_trained(model: Path, world: World, algorithm: str) -> None:
+    spec = spec_of(model, algorithm={"name": algorithm})
+    reports = steps_of(await world.train_on(spec, groups_of(spec, range(4))))
+    rows = recorded(world.run_dir)
+    for report in reports:
+        pairs = [len(row["pairs"]) for row in rows if row["step"] == report.step]
+        assert sum(pairs) == sum(task.pairs for task in report.tasks)
+    for row in rows:
+        for better, worse in row["pairs"]:
+            assert row["samples"][better]["reward"] > row["samples"][worse]["reward"]
+    assert any(row["pairs"] for row in rows) == (algorithm != "grpo")
+    # The learner shows people the first pair of a step as it trained.
+    for report in reports:
+        if [sample.role for sample in report.samples] == ["chosen", "rejected"]:
+            first = next(row for row in rows if row["step"] == report.step and row["pairs"])
+            texts = [first["samples"][index]["text"] for index in first["pairs"][0]]
+            assert texts == [sample.completion for sample in report.samples]
+
+
 async def test_a_group_that_was_given_up_has_nothing_to_record(model: Path, world: World) -> None:
     spec = spec_of(model)
     groups = groups_of(spec, range(4))

@@ -199,7 +199,7 @@ export class RunView {
     setText(this.count, `step ${whole(step)} / ${whole(steps)}`);
     this.eta.hidden = eta === null;
     setText(this.eta, eta === null ? "" : `${duration(eta)} to go`);
-    this.knob.element.hidden = this.over;
+    this.knob.element.hidden = this.over || run.rollouts.from !== null;
     this.knob.update(run);
     this.showFacts(run);
     setText(this.spec, JSON.stringify(run.spec, null, 2));

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.coordinator.export import exported, preferences, trained_pairs
+from services.coordinator.export import exported, preferences
 from services.coordinator.store import Run, RunStore
 from syncline import ids, recording, runspec
 from syncline.algo.pairs import build_pair_rule
@@ -41,26 +41,30 @@ def row_of(rewards: list[float], **fields: Any) -> RolloutRow:
 
 
 @given(
-    algorithm=st.sampled_from(sorted(set(ALGORITHMS) - {"grpo"})),
+    algorithm=st.sampled_from(sorted(ALGORITHMS)),
     rewards=st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=8),
     pairs=st.sampled_from(["random", "best_vs_worst"]),
     seed=st.integers(0, 5),
     step=st.integers(0, 50),
     index=st.integers(0, 31),
 )
-def test_the_exported_pairs_are_those_that_the_algorithm_plans(
+def test_the_exported_pairs_are_those_that_the_algorithm_planned_and_for_grpo_those_of_dpo(
     algorithm: str, rewards: list[float], pairs: str, seed: int, step: int, index: int
 ) -> None:
-    spec = spec_of(algorithm, pairs=pairs, seed=seed)
-    rule = build_pair_rule(spec.tasks[0].pair_rule.model_dump())
-    rng = Random(ids.pair_seed(seed, step=step, prompt_index=index))
-    plan = build_algorithm(spec.algorithm.model_dump()).plan(rewards, rule, rng)
-    assert trained_pairs(spec, row_of(rewards, step=step, prompt_index=index)) == plan.pairs
+    def planned(name: str) -> list[tuple[int, int]]:
+        spec = spec_of(name, pairs=pairs, seed=seed)
+        rng = Random(ids.pair_seed(seed, step=step, prompt_index=index))
+        rule = build_pair_rule(spec.tasks[0].pair_rule.model_dump())
+        plan = build_algorithm(spec.algorithm.model_dump()).plan(rewards, rule, rng)
+        return [(pair.chosen, pair.rejected) for pair in plan.pairs]
 
-
-def test_grpo_exports_the_pair_that_dpo_would_take() -> None:
-    row = row_of([0.0, 1.0, 0.0, 1.0], step=3)
-    assert trained_pairs(spec_of("grpo"), row) == trained_pairs(spec_of("dpo"), row) != ()
+    trained = planned(algorithm)
+    row = row_of(rewards, step=step, prompt_index=index, pairs=trained)
+    found = preferences(spec_of(algorithm, pairs=pairs, seed=seed), row)
+    expected = planned("dpo") if algorithm == "grpo" else trained
+    assert [(pair["chosen"], pair["rejected"]) for pair in found] == [
+        (f"answer {chosen}", f"answer {rejected}") for chosen, rejected in expected
+    ]
 
 
 def test_a_text_prompt_gives_texts_and_messages_give_messages() -> None:
