@@ -34,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+export = typer.Typer(help="Take away what a run made.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(export, name="export")
 
 
 class Format(StrEnum):
@@ -41,6 +43,13 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class Form(StrEnum):
+    """What is exported of a group: all of it, or its preference pairs."""
+
+    ROLLOUTS = "rollouts"
+    PREFERENCES = "preferences"
 
 
 class Engine(StrEnum):
@@ -217,6 +226,30 @@ def set_period(
     last = found["spec"]["sync"]["changes"][-1]
     text = f"{found['id']}: period {last['period']} from the window that starts at step {last['step']} or after"
     _print_json(found) if output is Format.JSON else print(text)
+
+
+@export.command("rollouts")
+def export_rollouts(
+    run_id: RunId = "",
+    file: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="where to; packed if named .gz")] = "",
+    form: Annotated[Form, typer.Option("--format", help="whole groups, or {prompt, chosen, rejected} rows")] = (
+        Form.ROLLOUTS
+    ),
+    task: Annotated[str, typer.Option(help="only this task; other trainers want prompts of one kind in a file")] = "",
+    server: Server = _DEFAULT_SERVER,
+    token: Token = "",
+) -> None:
+    """Print what a run trained on, one JSON object a line: to train on again, or for other trainers."""
+    from services.cli import export
+
+    api = _api(server, token)
+    found = run_id or api.newest()["id"]
+    chunks = api.rollouts(found, form=form.value, task=task)
+    if file in ("", "-"):
+        export.to_stream(chunks, sys.stdout.buffer)
+    else:
+        count = export.to_file(chunks, Path(file), console=_progress_console())
+        print(f"{count:,} rows of {found} are in {file}", file=sys.stderr)
 
 
 @app.command()

@@ -87,6 +87,8 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
         ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}"),
         ("groups", f"{groups['trained']} trained; dropped: {dropped}"),
     ]
+    if source := (summary.get("rollouts") or {}).get("from"):
+        facts.append(("rollouts", f"from {source}"))
     if staleness.get("max") is not None:
         facts.append(("staleness", f"{staleness['min']} to {staleness['max']}, mean {staleness['mean']:.1f}"))
     if (waste := summary.get("padding_waste")) is not None:

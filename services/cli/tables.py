@@ -32,6 +32,8 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         ("version", f"{_or_dash(run['version'])}, staleness {_or_dash(run['staleness'])}"),
     ]
     facts += [(f"task {task['task']}", _task(task)) for task in run.get("tasks", [])]
+    if source := (run.get("rollouts") or {}).get("from"):
+        facts.append(("rollouts", f"from {source}"))
     for generator in fleet.get("inference", []):
         trouble = f": {generator['trouble']}" if generator.get("trouble") else ""
         held = f"version {generator['version']}" if generator.get("version") is not None else "no version yet"

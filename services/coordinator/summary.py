@@ -27,6 +27,14 @@ def model_folder(run: Run) -> Path | None:
     return None
 
 
+def rollouts_of(run: Run) -> dict[str, Any]:
+    """Where the training rollouts come from: a file, or (`from` is null) the generators."""
+    origin = run.record.rollouts
+    if origin is None:
+        return {"from": None}
+    return {"from": origin.path, "sha256": origin.sha256, "groups": origin.groups}
+
+
 def checkpoint_folder(run: Run, which: str) -> Path:
     """A published checkpoint that is still on storage: `final`, `best` by the first evaluation set, or `v<version>`.
 
@@ -76,6 +84,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "evaluation": {"before": _accuracies(run, first=True), "after": _accuracies(run, first=False)},
         "wall_seconds": (record.finished_at or record.created_at) - (record.started_at or record.created_at),
         "phase_seconds": record.phase_seconds,
+        "rollouts": rollouts_of(run),
         "versions": sorted({row["version"] for row in steps}),
         "syncs": record.syncs,
         "staleness": {

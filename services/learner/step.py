@@ -185,7 +185,7 @@ def _plan(trainer: Trainer, scored: ScoredGroup, rules: Mapping[str, PairRule], 
     if scored.dropped_cause:
         return GroupPlan(cause=scored.dropped_cause)
     task = scored.group.task
-    rng = Random(ids.derived_seed(trainer.spec.seed, "pairs", step, task.key.prompt_index))
+    rng = Random(ids.pair_seed(trainer.spec.seed, step=step, prompt_index=task.key.prompt_index))
     try:
         return trainer.algorithm.plan(rewards_of(scored), rules[task.task], rng)
     except ValueError as error:

@@ -164,11 +164,19 @@ def prune(folders: Iterable[Path], *, keep: int, in_use: Iterable[Path] = ()) ->
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically and durably."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically and durably. Raises OSError, and leaves what was there before."""
     temporary = path.parent / f".{path.name}.tmp-{uuid.uuid4().hex[:8]}"
-    temporary.write_text(text, encoding="utf-8")
-    _fsync(temporary)
-    os.replace(temporary, path)
-    _fsync(path.parent)
+    try:
+        temporary.write_bytes(content)
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _replace(temporary: Path, target: Path) -> None:

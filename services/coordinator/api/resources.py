@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from services.coordinator.store import Run
-from services.coordinator.summary import model_folder, summary_path
+from services.coordinator.summary import model_folder, rollouts_of, summary_path
 from syncline.errors import FieldProblem, InvalidSpec
 
 
@@ -33,6 +33,7 @@ def run_resource(run: Run) -> dict[str, Any]:
         "version": record.version,
         "staleness": last["staleness"] if last else None,
         "tasks": last["tasks"] if last else [],
+        "rollouts": rollouts_of(run),
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
         "spec": run.spec.model_dump(mode="json"),
@@ -45,6 +46,7 @@ def run_resource(run: Run) -> dict[str, Any]:
             "evaluations": f"{here}/evaluations",
             "samples": f"{here}/samples",
             "checkpoints": f"{here}/checkpoints",
+            "rollouts": f"{here}/rollouts",
             "events": f"{here}/events",
             "cancel": f"{here}:cancel",
             "pause": f"{here}:pause",

@@ -15,7 +15,7 @@ import { confirm } from "./page.js";
 import { Samples } from "./samples.js";
 import { evaluationTable, stepTable } from "./tables.js";
 import { Timeline } from "./timeline.js";
-import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, syncOf, whole } from "./words.js";
+import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, rolloutsOf, syncOf, whole } from "./words.js";
 
 /** @typedef {import("./words.js").Run} Run */
 
@@ -199,7 +199,7 @@ export class RunView {
     setText(this.count, `step ${whole(step)} / ${whole(steps)}`);
     this.eta.hidden = eta === null;
     setText(this.eta, eta === null ? "" : `${duration(eta)} to go`);
-    this.knob.element.hidden = this.over;
+    this.knob.element.hidden = this.over || run.rollouts.from !== null;
     this.knob.update(run);
     this.showFacts(run);
     setText(this.spec, JSON.stringify(run.spec, null, 2));
@@ -242,6 +242,7 @@ export class RunView {
       Attempts: whole(run.attempts),
       Algorithm: algorithmOf(run),
       Sync: syncOf(run),
+      Rollouts: rolloutsOf(run),
       Started: clock(run.started_at),
       Elapsed: began === null ? "-" : duration((ended - began) / 1000),
       "Prompts skipped": counted(run.skipped_prompts),
