@@ -126,14 +126,14 @@ async def test_score_answers_in_order_and_get_status_tells(service: Service, red
 
     status = await service.client.call(service.stub().GetStatus, pb.RewardServiceGetStatusRequest(), timeout_s=10)
     assert status.id == "reward-x"
-    assert list(status.rewards) == ["math"]
-    assert status.workers == 2
+    assert list(status.rewards) == ["math", "verifier:exact_match", "verifier:math", "verifier:pattern"]
+    assert status.workers == 3
     assert status.verdicts_total == {"math/scored": 3, "math/unparsable": 1, "math/timeout": 1}
     assert status.error == ""
 
     [member] = await members(redis, "reward")
     assert (member.id, member.address) == ("reward-x", service.client.address)
-    assert member.status["rewards"] == ["math"]
+    assert member.status["rewards"] == list(status.rewards)
 
 
 async def test_score_refuses_what_it_cannot_judge(service: Service) -> None:
