@@ -25,7 +25,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _CODE_KEY = "syncline-code"
 _PROBLEMS_KEY = "syncline-problems"
-_PROBLEMS_BYTES = 4096
+_DETAILS_CHARS = 2048
+"""Of the message of an error, and of the problems beside it: what a call ends with is limited to 8 KiB."""
 _BY_CODE = {error.code: error for error in all_errors()}
 _MAX_MESSAGE_BYTES = 64 << 20
 # Both sides keep the same numbers: a client that pings more often than the server allows is sent away.
@@ -94,15 +95,19 @@ async def _abort(context: Context, error: Exception, method: str) -> None:
     metadata = [(_CODE_KEY, code)]
     if isinstance(error, InvalidSpec):
         metadata.append((_PROBLEMS_KEY, _packed(error)))
-    await context.abort(status, message, trailing_metadata=tuple(metadata))
+    await context.abort(status, message[:_DETAILS_CHARS], trailing_metadata=tuple(metadata))
 
 
 def _packed(error: InvalidSpec) -> str:
     """The problems as ASCII, and no more of them than the metadata of a call may hold."""
-    problems = [astuple(problem) for problem in error.problems]
-    while len(packed := json.dumps(problems)) > _PROBLEMS_BYTES and problems:
-        problems.pop()
-    return packed
+    problems: list[tuple[str, ...]] = []
+    room = _DETAILS_CHARS
+    for problem in error.problems:
+        room -= len(json.dumps(astuple(problem)))
+        if room < 0:
+            break
+        problems.append(astuple(problem))
+    return json.dumps(problems)
 
 
 class Server:

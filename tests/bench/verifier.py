@@ -68,9 +68,8 @@ def measure(options: Options) -> Measured:
     for kind, some in groups.items():
         checks = len(some) * SAMPLES
         ratio = direct[kind] / pooled[kind]
-        options.say(
-            f"  {kind}: {checks / direct[kind]:,.0f} checks/s directly, {checks / pooled[kind]:,.0f} by the pool"
-        )
+        directly, by_pool = checks / direct[kind], checks / pooled[kind]
+        options.say(f"  {kind}: {directly:,.0f} checks/s directly, {by_pool:,.0f} by the pool")
         figures.append(
             Figure(
                 name=f"{checks:,} {kind} answers, {WORKERS} workers against Math-Verify called directly",

@@ -218,6 +218,24 @@ async def test_a_service_whose_verifier_cannot_start_says_so_and_ends(
         await one.client.close()
 
 
+async def test_a_service_whose_verifier_cannot_tell_two_quarters_from_a_third_is_never_ready(
+    short_path: Path, redis_url: str, redis: Redis
+) -> None:
+    (short_path / "math_verify.py").write_text(
+        "def parse(text, **_): return [text]\ndef verify(gold, target, **_): return True\n"
+    )
+    path = os.pathsep.join([str(short_path), str(ROOT), str(ROOT / "shared")])
+    one = await start(short_path, redis_url, PYTHONPATH=path)
+    try:
+        while one.process.returncode is None:
+            assert not await one.serving()
+            await asyncio.sleep(0.02)
+        assert one.process.returncode == 1
+        assert "self-test: 2/4 against 1/3 gave scored 1" in one.log.read_text()
+    finally:
+        await one.client.close()
+
+
 async def test_no_answer_ever_reaches_the_log(service: Service) -> None:
     await service.score(
         item(r"\boxed{TOPSECRET^{9^{9^{9^9}}}}"), item(r"TOPSECRET $\frac{$ 1 2"), item("TOPSECRET" * 9999)

@@ -25,7 +25,7 @@ from typing import Any
 import structlog
 
 from services.reward.verifiers.processes import Worker, WorkerEnded, Zygote
-from services.reward.verifiers.wire import Limits, Outcome, Question
+from services.reward.verifiers.wire import BUNCH, Limits, Outcome, Question
 from syncline.errors import Unavailable
 
 log = structlog.get_logger()
@@ -175,7 +175,7 @@ class VerifierPool:
         zygote.start_worker(niceness=self._quick.niceness)
         worker = await self._first
         for gold, equal in (("1/2", 1.0), ("1/3", 0.0)):
-            worker.ask(Question("math", gold=gold, answer="2/4"), cpu_s=_SELF_TEST_S)
+            worker.ask([Question("math", gold=gold, answer="2/4")], cpu_s=_SELF_TEST_S)
             try:
                 outcome = await worker.outcome(timeout_s=_SELF_TEST_S)
             except (TimeoutError, WorkerEnded) as error:
@@ -212,9 +212,10 @@ class VerifierPool:
                     if worker.ended.done():
                         return
                 if 2 * len(held) <= lane.depth:
-                    for asked in lane.take(held=len(held)):
-                        worker.ask(asked.question, cpu_s=lane.cpu_s)
-                        held.append(asked)
+                    taken = lane.take(held=len(held))
+                    if taken:
+                        worker.ask([asked.question for asked in taken], cpu_s=lane.cpu_s)
+                        held.extend(taken)
                 if not held:  # another worker was faster
                     continue
                 outcome = await worker.outcome(timeout_s=lane.wall_s)
@@ -222,9 +223,9 @@ class VerifierPool:
                 if outcome.last:
                     return
         except TimeoutError:
-            self._lost(held.popleft(), lane, how=f"no answer in {lane.wall_s:g} s")
+            self._lost(held, lane, how=f"no answer in {lane.wall_s:g} s")
         except WorkerEnded as ended:
-            self._lost(held.popleft(), lane, how=ended.how, own_fault=ended.own_fault)
+            self._lost(held, lane, how=ended.how, own_fault=ended.own_fault)
         finally:
             lane.put_back(held)
 
@@ -234,11 +235,13 @@ class VerifierPool:
         elif not asked.outcome.done():
             asked.outcome.set_result(outcome)
 
-    def _lost(self, asked: _Asked, lane: _Lane, *, how: str, own_fault: bool = False) -> None:
-        """A worker went away in the middle of this check."""
+    def _lost(self, held: deque[_Asked], lane: _Lane, *, how: str, own_fault: bool = False) -> None:
+        """A worker went away over the first of these checks, or over one of its bunch, which it could not tell."""
         if lane is self._quick:
-            self._patient.add(asked)
+            for _ in range(min(BUNCH, len(held))):
+                self._patient.add(held.popleft())
             return
+        asked = held.popleft()
         if self._zygote is not None:
             log.warning("verifier_worker_lost", how=how)
         asked.losses += 1

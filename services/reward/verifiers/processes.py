@@ -8,11 +8,20 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from services.reward.metrics import WORKERS
-from services.reward.verifiers.wire import MESSAGE_BYTES, Kind, Message, Outcome, Question, pack, unpack
+from services.reward.verifiers.wire import (
+    END_OF_QUESTIONS,
+    MESSAGE_BYTES,
+    Kind,
+    Message,
+    Outcome,
+    Question,
+    pack,
+    unpack,
+)
 from syncline.errors import PeerTimeout, Unavailable
 
 START_S = 60.0
@@ -56,9 +65,9 @@ class Worker:
     async def connect(self, ours: socket.socket) -> None:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
 
-    def ask(self, question: Question, *, cpu_s: float) -> None:
-        """Hand over a question. What becomes of it, `outcome` tells."""
-        self._writer.write(question.to_line(cpu_s=cpu_s))
+    def ask(self, questions: Sequence[Question], *, cpu_s: float) -> None:
+        """Hand over questions. What becomes of them, `outcome` tells."""
+        self._writer.write(b"".join(question.to_line(cpu_s=cpu_s) for question in questions) + END_OF_QUESTIONS)
 
     async def outcome(self, *, timeout_s: float) -> Outcome:
         """Of the oldest question that has none. Raises TimeoutError or WorkerEnded; the worker is then gone."""

@@ -8,6 +8,11 @@ from dataclasses import astuple, dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
+BUNCH = 8
+"""Outcomes that a worker may tell together: one wake-up of the service for several short checks."""
+END_OF_QUESTIONS = b"\n"
+"""Nothing more is on its way: the worker tells all outcomes that it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

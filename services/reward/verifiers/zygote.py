@@ -21,9 +21,25 @@ from contextlib import suppress
 import math_verify  # noqa: F401 - so that all children have it
 
 from services.reward.verifiers import limited
-from services.reward.verifiers.wire import MESSAGE_BYTES, Kind, Question, pack, unpack
+from services.reward.verifiers.wire import BUNCH, END_OF_QUESTIONS, MESSAGE_BYTES, Kind, Question, pack, unpack
 
 _PR_SET_PDEATHSIG = 1
+_WARM_UP = (
+    "1,234",
+    "0.5",
+    r"\frac{1}{2}",
+    r"-3\sqrt{2}",
+    "x^2 - 3x + 2",
+    r"\{1, 2\}",
+    r"[1, 2) \cup (3, \infty)",
+    r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+    r"2 + 3\pi",
+    r"90^\circ",
+    r"5\text{ cm}",
+    "x = 5",
+)
+_BUNCH_S = 0.01
+"""A bunch of outcomes is told when it took longer than this."""
 
 
 def main() -> None:
@@ -82,7 +98,7 @@ def _report_ended(control: socket.socket, children: set[int]) -> None:
 
 
 def _work(connection: socket.socket, memory_bytes: int, *, niceness: int) -> None:
-    """The life of a worker: one line in, one line out, until the service closes. Never returns to the zygote's loop."""
+    """The life of a worker: a line in, a line out, until the service closes. Never returns to the zygote's loop."""
     code = 1
     try:
         _die_with_parent()
@@ -94,13 +110,19 @@ def _work(connection: socket.socket, memory_bytes: int, *, niceness: int) -> Non
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with connection.makefile("rb") as requests:
-            for line in requests:
-                question, cpu_s = Question.from_line(line)
-                outcome = limited.check(question, cpu_s=cpu_s)
-                if _resident_bytes() > memory_bytes // 2:  # caches kept something huge: better a new worker
-                    outcome = outcome.ending()
-                connection.sendall(outcome.to_line())
-                if outcome.last:
+            told, spent_s = b"", 0.0
+            for number, line in enumerate(requests, start=1):
+                last = False
+                if line != END_OF_QUESTIONS:
+                    question, cpu_s = Question.from_line(line)
+                    outcome = limited.check(question, cpu_s=cpu_s)
+                    if _resident_bytes() > memory_bytes // 2:  # caches kept something huge: better a new worker
+                        outcome = outcome.ending()
+                    told, spent_s, last = told + outcome.to_line(), spent_s + outcome.seconds, outcome.last
+                if last or line == END_OF_QUESTIONS or spent_s > _BUNCH_S or number % BUNCH == 0:
+                    connection.sendall(told)
+                    told, spent_s = b"", 0.0
+                if last:
                     break
         code = 0
     finally:

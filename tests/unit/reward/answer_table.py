@@ -12,7 +12,7 @@ RIGHT, WRONG, NONE = "right", "wrong", "none"
 Row = tuple[str, str, str, str]
 
 SECOND_THOUGHT = (
-    r"First \boxed{3}. After a long second thought, and one more look at the whole of it, I say: \boxed{4}."
+    r"First \boxed{3}. After a second thought, and one more look at the whole of it, I have to say: \boxed{4}."
 )
 
 TABLE: dict[str, list[Row]] = {
@@ -268,13 +268,13 @@ TABLE: dict[str, list[Row]] = {
     "where the answer is": [
         (
             "4",
-            r"First \boxed{3}. After a long second thought, and one more look at the whole of it, I say: \boxed{4}.",
+            r"First \boxed{3}. After a second thought, and one more look at the whole of it, I have to say: \boxed{4}.",
             RIGHT,
             "the last box",
         ),
         (
             "3",
-            r"First \boxed{3}. After a long second thought, and one more look at the whole of it, I say: \boxed{4}.",
+            r"First \boxed{3}. After a second thought, and one more look at the whole of it, I have to say: \boxed{4}.",
             WRONG,
             "the last box",
         ),
