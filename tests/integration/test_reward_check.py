@@ -40,7 +40,7 @@ def member(address: str, *rewards: str) -> Member:
 def spec(*rewards: dict[str, Any]) -> runspec.RunSpec:
     tasks = [{"name": f"task-{index}", "data": "train.jsonl", "reward": reward} for index, reward in enumerate(rewards)]
     return runspec.parse(
-        {"name": "small", "model": {"path": "m"}, "algorithm": {"name": "dpo"}, "tasks": tasks, "steps": 1}
+        {"name": "small", "model": {"path": "m"}, "algorithm": {"name": "dpo"}, "tasks": tasks, "steps": 20}
     )
 
 
