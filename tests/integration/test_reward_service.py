@@ -193,7 +193,9 @@ async def test_a_killed_service_leaves_no_process_and_its_work_is_taken_over(
     # then no child survives it
     await until(lambda: not any(running_process(pid) for pid in below), what="all children are gone", timeout_s=10)
     # and another service finishes the work after the lease
-    heir = await start(tmp_path_factory.mktemp("h"), redis_url, SYNCLINE_MEMBER_ID="reward-y", SYNCLINE_CHECK_CPU_S="0.2")
+    heir = await start(
+        tmp_path_factory.mktemp("h"), redis_url, SYNCLINE_MEMBER_ID="reward-y", SYNCLINE_CHECK_CPU_S="0.2"
+    )
     try:
         done = await scored(redis, count=6)
         assert {one.group.task.key.prompt_index for one in done} == set(range(6))
