@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from services.coordinator import metrics
 from services.coordinator.controller import RunController
 from services.coordinator.fleet import Fleet
+from services.coordinator.reward_check import check_rewards
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Run, RunStore
 from services.coordinator.submission import Prepared, prepare
@@ -156,13 +157,15 @@ class Runs:
     async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
         live = self._fleet.roles["reward"]
         offered = frozenset(name for member in live for name in member.status.get("rewards", ())) if live else None
-        return await asyncio.to_thread(
+        prepared = await asyncio.to_thread(
             prepare,
             spec,
             self._settings,
             rewards=offered,
             find_checkpoint=lambda run_id, which: checkpoint_folder(self.store.get(run_id), which),
         )
+        await check_rewards(spec, live)
+        return prepared
 
     def _count(self) -> None:
         for state in RunState:

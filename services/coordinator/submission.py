@@ -45,7 +45,7 @@ def prepare(
 ) -> Prepared:
     """Resolve and read everything that the spec names.
 
-    `rewards` are the types that the live reward services offer; None when none is live yet.
+    `rewards` are what the live reward services offer; None when none is live yet.
     Raises InvalidSpec with every problem found, so that one round of mending is enough.
     """
     problems: list[FieldProblem] = []
@@ -74,11 +74,11 @@ def prepare(
             paths[field], rows[field] = path, found
             if folder and context and not all(isinstance(row.prompt, str) for row in found):
                 attempt(lambda: _can_chat(folder, f"{field}.data"))  # noqa: B023
-        if rewards is not None and part.reward.type not in rewards:
+        if rewards is not None and part.reward.offer not in rewards:
             problems.append(
                 FieldProblem(
-                    f"{field}.reward.type",
-                    f"no running reward service offers {part.reward.type!r}",
+                    f"{field}.reward",
+                    f"no running reward service offers {part.reward.offer!r}",
                     ", ".join(sorted(rewards)) or "nothing at the moment",
                 )
             )

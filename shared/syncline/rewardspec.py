@@ -40,8 +40,14 @@ ShapingSpec = Annotated[LengthPenalty | OverlongPenalty, Field(discriminator="ty
 class Reward(Part):
     """What all rewards share."""
 
+    type: str
     shaping: tuple[ShapingSpec, ...] = ()
     """Applied to the score in order; the raw score is kept beside it."""
+
+    @property
+    def offer(self) -> str:
+        """What a reward service must announce to give this reward: its type, or verifier:NAME."""
+        return self.type
 
     @property
     def graded(self) -> bool:
@@ -68,6 +74,10 @@ class VerifierReward(Reward):
     """Passed to the verifier as keyword arguments."""
     scale: Literal["binary", "graded"] = "binary"
     """binary: scores are 0 or 1, and random pairs are possible."""
+
+    @property
+    def offer(self) -> str:
+        return f"{self.type}:{self.name}"
 
     @property
     def graded(self) -> bool:

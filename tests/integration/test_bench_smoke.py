@@ -10,8 +10,8 @@ import pytest
 
 
 @pytest.mark.timeout(300)
-def test_the_benches_of_queue_memory_and_generation_measure_something_at_smoke_sizes() -> None:
-    names = ["queue", "memory", "generation"]
+def test_the_short_benches_measure_something_at_smoke_sizes() -> None:
+    names = ["queue", "memory", "verifier", "generation"]
     command = [sys.executable, "-m", "tests.bench", *names, "--quick", "--engine", "transformers"]
     done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
