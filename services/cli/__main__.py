@@ -34,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+export = typer.Typer(help="Take away what a run made.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(export, name="export")
 
 
 class Format(StrEnum):
@@ -41,6 +43,13 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class Form(StrEnum):
+    """What is exported of a group: all of it, or its preference pairs."""
+
+    ROLLOUTS = "rollouts"
+    PREFERENCES = "preferences"
 
 
 class Engine(StrEnum):
@@ -222,6 +231,30 @@ def set_period(
     _print_json(found) if output is Format.JSON else print(text)
 
 
+@export.command("rollouts")
+def export_rollouts(
+    run_id: RunId = "",
+    file: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="where to; packed if named .gz")] = "",
+    form: Annotated[Form, typer.Option("--format", help="whole groups, or {prompt, chosen, rejected} rows")] = (
+        Form.ROLLOUTS
+    ),
+    task: Annotated[str, typer.Option(help="only this task; other trainers want prompts of one kind in a file")] = "",
+    server: Server = _DEFAULT_SERVER,
+    token: Token = "",
+) -> None:
+    """Print what a run trained on, one JSON object a line: to train on again, or for other trainers."""
+    from services.cli import export
+
+    api = _api(server, token)
+    found = run_id or api.newest()["id"]
+    chunks = api.rollouts(found, form=form.value, task=task)
+    if file in ("", "-"):
+        export.to_stream(chunks, sys.stdout.buffer)
+    else:
+        count = export.to_file(chunks, Path(file), console=_progress_console())
+        print(f"{count:,} rows of {found} are in {file}", file=sys.stderr)
+
+
 @app.command()
 def up(
     generators: Generators = 1,
@@ -272,6 +305,26 @@ def scale(generators: Annotated[int, typer.Argument(min=0)], folder: Folder = _S
 
     stack.scale(folder.resolve(), generators)
     print(f"{generators} generators wanted; watch them come and go: syncline status", file=sys.stderr)
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help='JSONL with rows {"completion": ..., "answer": ...}')],
+    reward: Annotated[str, typer.Option(help="reward of rows that name none, as in a run spec")] = '{"type": "math"}',
+    golds: Annotated[bool, typer.Option("--golds", help="score each gold answer against itself")] = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Score completions as the reward service would: a verdict a row. Needs no stack; exit code 1 if a row has none."""
+    from services.cli.score import Tally, as_text, scored
+
+    tally = Tally()
+    with scored(file, reward=reward, golds=golds) as rows:
+        for row in rows:
+            tally.add(row)
+            print(json.dumps(row, ensure_ascii=False) if output is Format.JSON else as_text(row))
+    print(tally, file=sys.stderr)
+    if tally.counts["problem"] or not tally.counts:
+        raise typer.Exit(EXIT_USER_ERROR)
 
 
 def _with_start(overrides: list[str] | None, start: str) -> list[str]:

@@ -15,6 +15,7 @@ from syncline.errors import FieldProblem, InvalidSpec, SynclineError, Unavailabl
 
 _TIMEOUT = httpx.Timeout(15.0)
 _GREETING_TIMEOUT = httpx.Timeout(3.0)  # whatever else listens there may never answer
+_CHECKING_TIMEOUT = httpx.Timeout(15.0, read=1800.0)  # the coordinator reads every file that a spec names
 _SILENCE_S = 45.0  # the event stream sends a heartbeat every 15 s
 _GIVE_UP_AFTER_S = 60.0
 _BY_CODE = {error.code: error for error in all_errors()}
@@ -57,7 +58,7 @@ class Api:
             return error.code == "unauthorized"
 
     def submit(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        return self._call("POST", "/v1/runs", json=spec)
+        return self._call("POST", "/v1/runs", json=spec, timeout=_CHECKING_TIMEOUT)
 
     def run(self, run_id: str) -> dict[str, Any]:
         return self._call("GET", f"/v1/runs/{run_id}")
@@ -90,6 +91,18 @@ class Api:
 
     def fleet(self) -> dict[str, Any]:
         return self._call("GET", "/v1/fleet")
+
+    def rollouts(self, run_id: str, *, form: str, task: str = "") -> Iterator[bytes]:
+        """What a run trained on, as chunks of JSON lines. Raises Unavailable when they break off."""
+        params = {"format": form} | ({"task": task} if task else {})
+        try:
+            with self._http.stream("GET", f"/v1/runs/{run_id}/rollouts", params=params) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refusal(response)
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise Unavailable(f"{self.server} broke off the export of {run_id} ({error}); see its log") from None
 
     def follow(self, run_id: str) -> Iterator[Event]:
         """Events of a run, from its first on, until it is over.

@@ -111,6 +111,8 @@ def numbers(progress: Progress) -> list[tuple[str, str]]:
         ("staleness", f"{row['staleness']}"),
         ("version", f"{row['version']}"),
     ]
+    if (waste := row.get("metrics", {}).get("padding_waste")) is not None:
+        shown.append(("padding", f"{waste:.0%}"))
     if progress.tokens_per_second is not None:
         shown.append(("tokens/s", f"{progress.tokens_per_second:,.0f}"))
     if progress.eta_s is not None:

@@ -104,12 +104,16 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
         ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}"),
         ("groups", f"{groups['trained']} trained; dropped: {dropped}"),
     ]
+    if source := (summary.get("rollouts") or {}).get("from"):
+        facts.append(("rollouts", f"from {source}"))
     if staleness.get("max") is not None:
         facts.append(("staleness", f"{staleness['min']} to {staleness['max']}, mean {staleness['mean']:.1f}"))
     facts.extend(("warning", warning(problem)) for problem in summary["warnings"])
     if (best := summary["best"]) is not None:
         value = f"{best['metric'].replace('_', ' ')} {best['value']:.4g} on {best['evaluation']}"
         facts.append(("best version", f"v{best['version']}, by its {value}: {best['folder']}"))
+    if (waste := summary.get("padding_waste")) is not None:
+        facts.append(("padding", f"{waste:.1%} of the positions that the learner forwarded"))
     if run.get("model_folder"):
         facts.append(("trained model", run["model_folder"]))
     if outcome.picture is not None:

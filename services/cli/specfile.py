@@ -94,7 +94,7 @@ _Loader.add_implicit_resolver(
 
 def _absolute(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make the spec's paths absolute. What has the wrong shape is left for the check to refuse."""
-    owners = [(document.get("model"), "path")]
+    owners = [(document.get("model"), "path"), (document.get("rollouts"), "from")]
     for field in ("tasks", "evaluation"):
         parts = document.get(field)
         owners += [(part, "data") for part in parts] if isinstance(parts, list) else []

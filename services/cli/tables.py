@@ -7,6 +7,8 @@ from typing import Any
 
 from services.cli.progress import duration, warning
 
+_TASK_NUMBERS = ("reward", "raw_reward", "length", "margin", "entropy", "kl_reference", "mismatch_kl")
+
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     """One line a run."""
@@ -29,6 +31,9 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         ("step", _step(run) + (f", {duration(eta)} to go" if eta else "")),
         ("version", f"{_or_dash(run['version'])}, staleness {_or_dash(run['staleness'])}"),
     ]
+    facts += [(f"task {task['task']}", _task(task)) for task in run.get("tasks", [])]
+    if source := (run.get("rollouts") or {}).get("from"):
+        facts.append(("rollouts", f"from {source}"))
     for generator in fleet.get("inference", []):
         trouble = f": {generator['trouble']}" if generator.get("trouble") else ""
         held = f"version {generator['version']}" if generator.get("version") is not None else "no version yet"
@@ -42,6 +47,13 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         facts.append(("model", run["model_folder"]))
     for label, value in facts:
         print(f"{label:<14}{value}")
+
+
+def _task(task: Mapping[str, Any]) -> str:
+    """A task's numbers in the newest step."""
+    numbers = {"reward": task["reward_mean"], "length": task["length_mean"], **task.get("metrics", {})}
+    shown = [f"{name} {numbers[name]:.3g}" for name in _TASK_NUMBERS if name in numbers]
+    return ", ".join([f"{task['pairs']} pairs", *shown])
 
 
 def _step(run: Mapping[str, Any]) -> str:

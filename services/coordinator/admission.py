@@ -1,4 +1,4 @@
-"""Admits prompt tasks to Redis: only for published versions, at most one window ahead of the learner.
+"""Admits the work of steps to Redis: only for published versions, at most one window ahead of the learner.
 
 Nothing else limits the flow, and nothing else has to: what is in the system is bounded by
 what was admitted (design, contract 2).
@@ -11,25 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from redis.asyncio import Redis
 
-from services.coordinator.prompts import PlannedPrompt, PromptPlan
+from services.coordinator.prompts import PlannedPrompt
+from services.coordinator.sources import Source
 from syncline import ids, keys
 from syncline.algo.schedule import Schedule
 from syncline.runspec import Evaluation, RunSpec
 from syncline.streams import Streams
-from syncline.v1.rollout_pb2 import PURPOSE_EVALUATION, PURPOSE_TRAINING, PromptTask, SamplingParams, TaskKey
+from syncline.v1.rollout_pb2 import PURPOSE_EVALUATION, PromptTask, SamplingParams, TaskKey
 
 
 class Admission:
-    """Admits the training prompts of one run, each step once unless Redis lost its data."""
+    """Admits the training work of one run, each step once unless Redis lost its data."""
 
-    def __init__(self, redis: Redis, *, run_id: str, spec: RunSpec, schedule: Schedule, plan: PromptPlan) -> None:
+    def __init__(self, redis: Redis, *, run_id: str, schedule: Schedule, source: Source) -> None:
         self._redis = redis
         self._streams = Streams(redis)
         self._run_id = run_id
-        self._spec = spec
         self.schedule = schedule
-        self._plan = plan
-        self._tasks = {task.name: task for task in spec.tasks}
+        self.source = source
         self.next_step = 0
         """First step that is not admitted yet."""
 
@@ -45,11 +44,10 @@ class Admission:
         steps = range(max(self.next_step, allowed.start), allowed.stop)
         for step in steps:
             version = self.schedule.version_for_step(step)
-            tasks = [self._task(step, version, prompt) for prompt in self._plan.for_step(step)]
             await self._streams.add_all(
-                keys.prompts(self._run_id, version),
+                self.source.stream(version),
                 run_id=self._run_id,
-                payloads=[task.SerializeToString() for task in tasks],
+                payloads=self.source.payloads(step, version),
             )
             self.next_step = step + 1
             await self._redis.set(keys.admitted(self._run_id), self.next_step)
@@ -58,28 +56,6 @@ class Admission:
     async def lost(self) -> bool:
         """Whether Redis has lost what was admitted."""
         return self.next_step > 0 and await self._redis.get(keys.admitted(self._run_id)) is None
-
-    def _task(self, step: int, version: int, prompt: PlannedPrompt) -> PromptTask:
-        task = self._tasks[prompt.task]
-        generation = self._spec.generation
-        return PromptTask(
-            key=TaskKey(run_id=self._run_id, step=step, prompt_index=prompt.index),
-            purpose=PURPOSE_TRAINING,
-            version=version,
-            prompt_token_ids=prompt.token_ids,
-            sampling=SamplingParams(
-                temperature=generation.temperature, top_p=generation.top_p, max_tokens=self._spec.max_tokens_of(task)
-            ),
-            seeds=[
-                ids.sample_seed(self._spec.seed, step=step, prompt_index=prompt.index, sample_index=index)
-                for index in range(generation.samples_per_prompt)
-            ],
-            task=task.name,
-            reward_json=task.reward.model_dump_json(),
-            answer=prompt.answer,
-            prompt_text=prompt.text,
-            admitted_at=time.time(),
-        )
 
 
 def evaluation_tasks(
@@ -112,5 +88,6 @@ def evaluation_tasks(
             answer=prompt.answer,
             prompt_text=prompt.text,
             seed_answers=seed_answers.get(prompt.index, ()),
+            messages_json=prompt.messages_json,
             admitted_at=time.time(),
         )

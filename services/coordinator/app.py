@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from redis.asyncio import Redis
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.coordinator.api import evaluations, events, fleet, page, problems, runs
 from services.coordinator.api.bodies import BodyLimit
@@ -31,9 +31,26 @@ def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> 
     for router in (runs.router, events.router, evaluations.router, fleet.router, page.router):
         app.include_router(router)
     app.add_middleware(BodyLimit)  # added before the guard: who may not ask is not listened to
+    app.add_middleware(_Guard, token=token)
+    return app
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+
+class _Guard:
+    """Turns away what this coordinator does not answer.
+
+    Plain ASGI on purpose: Starlette's own kind of middleware ends a response that breaks off as if it were whole.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, request: Request) -> Response | None:
+        token = self._token
         if not token and request.url.hostname not in _LOOPBACK:  # a name that an attacker's DNS points at us
             return problems.problem(403, "foreign_host", "without a token this coordinator answers to 127.0.0.1 only")
         # Without a token a browser's visit to another site could otherwise act on a coordinator on the same machine.
@@ -42,9 +59,7 @@ def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> 
         if token and request.url.path not in _OPEN_PATHS and not _authorized(request, token):
             error = Unauthorized("send the token as 'Authorization: Bearer <token>' (SYNCLINE_TOKEN)")
             return problems.problem(error.http_status, error.code, error.message)
-        return await call_next(request)
-
-    return app
+        return None
 
 
 def _authorized(request: Request, token: str) -> bool:

@@ -21,9 +21,10 @@ from services.coordinator.admission import Admission
 from services.coordinator.best import tidy, update_standings
 from services.coordinator.evaluation import Evaluator
 from services.coordinator.fleet import Fleet
-from services.coordinator.prompts import PromptPlan, held_out
+from services.coordinator.prompts import Encode, PromptPlan, held_out
 from services.coordinator.seed_model import encoder
 from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.sources import LivePrompts, RecordedGroups, Source
 from services.coordinator.store import Run
 from services.coordinator.submission import Prepared
 from services.coordinator.summary import write_summary
@@ -122,9 +123,9 @@ class RunController:
     async def _prepare(self) -> Upkeep:
         spec, context = self._prepared.spec, self._prepared.context
         encode = await asyncio.to_thread(encoder, Path(spec.model.path))
-        plan = PromptPlan(spec, self._prepared.rows, encode=encode, context=context)
-        await asyncio.to_thread(plan.for_step, 0)  # the first batch shows a task without a usable prompt
-        self.run.record.skipped_prompts = plan.too_long
+        source = self._source(encode)
+        await asyncio.to_thread(source.payloads, 0, 0)  # the first batch shows a task without a usable prompt
+        self.run.record.skipped_prompts = source.too_long
         evaluator = Evaluator(
             self._redis,
             run_id=self.run.id,
@@ -142,7 +143,7 @@ class RunController:
             consumer="coordinator",
             lease_s=self._settings.lease_s,
         )
-        admission = Admission(self._redis, run_id=self.run.id, spec=spec, schedule=spec.schedule(), plan=plan)
+        admission = Admission(self._redis, run_id=self.run.id, schedule=spec.schedule(), source=source)
         return Upkeep(
             self.run,
             admission=admission,
@@ -151,6 +152,13 @@ class RunController:
             fleet=self._fleet,
             stall_after_s=self._settings.stall_after_s,
         )
+
+    def _source(self, encode: Encode) -> Source:
+        spec, prepared = self._prepared.spec, self._prepared
+        if prepared.rollouts is not None:
+            return RecordedGroups(spec, prepared.rollouts, run_id=self.run.id)
+        plan = PromptPlan(spec, prepared.rows, encode=encode, context=prepared.context)
+        return LivePrompts(spec, plan, run_id=self.run.id)
 
     async def _train(self, upkeep: Upkeep) -> None:
         """Attempts, until one ends the training. Raises RunFailed when several in a row make no step."""

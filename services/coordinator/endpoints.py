@@ -35,8 +35,9 @@ async def unreachable(spec: RunSpec) -> list[FieldProblem]:
 
 
 def _endpoints(spec: RunSpec) -> Iterator[tuple[str, Endpoint]]:
+    trained = spec.tasks if spec.rollouts.source is None else ()  # rollouts from a file bring their rewards
     named = [
-        *((f"tasks.{index}.reward", task.reward) for index, task in enumerate(spec.tasks)),
+        *((f"tasks.{index}.reward", task.reward) for index, task in enumerate(trained)),
         *((f"evaluation.{index}.reward", evaluation.reward) for index, evaluation in enumerate(spec.evaluation)),
     ]
     for path, reward in named:

@@ -17,6 +17,9 @@ STALENESS = Histogram(
     "syncline_policy_staleness_steps", "Step minus version of its rollouts", buckets=(0, 1, 2, 5, 10, 20, 50, 100, 200)
 )
 REWARD = Gauge("syncline_reward_mean", "Mean reward of the last step", ["task"])
+STEP_METRIC = Gauge(
+    "syncline_step_metric", "Scalars of the last step, by task and over all tasks (task is empty)", ["task", "name"]
+)
 STEP_SECONDS = Histogram("syncline_train_step_seconds", "Seconds of a step by phase", ["phase"])
 WEIGHT_SYNC_SECONDS = Histogram("syncline_weight_sync_seconds", "Seconds of a checkpoint load by phase", ["phase"])
 PROBE_ERROR = Gauge("syncline_probe_error", "Largest log-probability difference at the last load")
@@ -46,7 +49,12 @@ def observe_step(row: dict[str, Any]) -> None:
     STEP_SECONDS.labels("update").observe(row["update_seconds"])
     for cause, count in row["dropped"].items():
         DROPPED_GROUPS.labels(cause).inc(count)
+    STEP_METRIC.clear()  # of an earlier run, with other tasks or another algorithm
+    for name, value in row["metrics"].items():
+        STEP_METRIC.labels("", name).set(value)
     for task in row["tasks"]:
+        for name, value in task["metrics"].items():
+            STEP_METRIC.labels(task["task"], name).set(value)
         REWARD.labels(task["task"]).set(task["reward_mean"])
 
 

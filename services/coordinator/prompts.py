@@ -1,20 +1,15 @@
-"""Prompt files and the plan that deals them out to steps.
-
-The plan is a function of the run spec alone: which prompt has index i in step t never depends
-on who asks, when, or how often. So a resumed run, or one whose Redis lost its data, gets the same prompts.
-"""
+"""Prompt files, and which of their prompts every step trains on."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from services.coordinator.plan import Plan, epochs
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
-from syncline.ids import derived_seed
 from syncline.rewardspec import RewardSpec
 from syncline.runspec import RunSpec
 
@@ -38,6 +33,8 @@ class PlannedPrompt:
     token_ids: tuple[int, ...]
     text: str
     answer: str
+    messages_json: str = ""
+    """The prompt as a JSON list of messages, where it was given so."""
 
 
 Encode = Callable[[Prompt], tuple[tuple[int, ...], str]]
@@ -101,96 +98,55 @@ def _invalid(field: str, problem: str, allowed: str) -> InvalidSpec:
     return InvalidSpec([FieldProblem(field, problem, allowed)])
 
 
+def planned(row: Row, encode: Encode, *, index: int, task: str) -> PlannedPrompt:
+    """A row at its place, as the model sees it."""
+    token_ids, text = encode(row.prompt)
+    messages_json = "" if isinstance(row.prompt, str) else json.dumps(row.prompt)
+    return PlannedPrompt(index, task, token_ids, text, row.answer, messages_json)
+
+
 def held_out(name: str, rows: Sequence[Row], encode: Encode, *, room: int) -> list[PlannedPrompt]:
     """The prompts of an evaluation set that fit into `room` tokens. Raises RunFailed when none does."""
     prompts = []
     for index, row in enumerate(rows):
-        token_ids, text = encode(row.prompt)
-        if len(token_ids) <= room:
-            prompts.append(PlannedPrompt(index=index, task=name, token_ids=token_ids, text=text, answer=row.answer))
+        prompt = planned(row, encode, index=index, task=name)
+        if len(prompt.token_ids) <= room:
+            prompts.append(prompt)
     if not prompts:
         raise RunFailed(f"evaluation {name!r}: every prompt is too long for the model; shorten max_tokens")
     return prompts
 
 
 class PromptPlan:
-    """Deals prompts to steps: tasks mixed in every batch by weight, each task's rows in seeded, shuffled epochs.
+    """The prompts of every step: each task's rows in seeded, shuffled epochs.
 
     A prompt that leaves no room for `max_tokens` in the model's context is skipped and counted.
     """
 
     def __init__(self, spec: RunSpec, rows: Mapping[str, Sequence[Row]], *, encode: Encode, context: int) -> None:
-        self._spec = spec
         self.too_long: dict[str, int] = {task.name: 0 for task in spec.tasks}
         """Different rows skipped so far, by task."""
-        self._deals = {
-            task.name: _Deal(spec.seed, task.name, rows[task.name], encode, room=context - spec.max_tokens_of(task))
+        self._encode = encode
+        decks = {
+            task.name: self._deck(task.name, rows[task.name], seed=spec.seed, room=context - spec.max_tokens_of(task))
             for task in spec.tasks
         }
-        self._dealt: list[list[PlannedPrompt]] = []
+        self._plan = Plan(spec, decks)
 
     def for_step(self, step: int) -> Sequence[PlannedPrompt]:
         """The batch of a step, always the same. Raises RunFailed when every row of a task is too long."""
-        while len(self._dealt) <= step:
-            self._dealt.append(self._deal(len(self._dealt)))
-        return self._dealt[step]
+        return [replace(prompt, index=index) for index, prompt in enumerate(self._plan.for_step(step))]
 
-    def _deal(self, step: int) -> list[PlannedPrompt]:
-        batch = []
-        first_slot = step * self._spec.prompts_per_step
-        for index in range(self._spec.prompts_per_step):
-            name = task_of_slot(first_slot + index, [(task.name, task.weight) for task in self._spec.tasks])
-            deal = self._deals[name]
-            row, (token_ids, text) = deal.next()
-            self.too_long[name] = deal.skipped
-            batch.append(PlannedPrompt(index=index, task=name, token_ids=token_ids, text=text, answer=row.answer))
-        return batch
-
-
-class _Deal:
-    """One task's rows, epoch after epoch, each epoch shuffled by a seed of its own."""
-
-    def __init__(self, seed: int, task: str, rows: Sequence[Row], encode: Encode, *, room: int) -> None:
-        self._seed, self._task, self._rows, self._encode, self._room = seed, task, rows, encode, room
-        self._epoch = -1
-        self._order: list[int] = []
-        self._encoded: dict[int, tuple[tuple[int, ...], str] | None] = {}
-
-    @property
-    def skipped(self) -> int:
-        return sum(1 for encoded in self._encoded.values() if encoded is None)
-
-    def next(self) -> tuple[Row, tuple[tuple[int, ...], str]]:
-        while True:
-            if not self._order:
-                if self.skipped == len(self._rows):
-                    raise RunFailed(f"task {self._task!r}: every prompt is too long for the model; shorten max_tokens")
-                self._epoch += 1
-                self._order = list(range(len(self._rows)))
-                random.Random(derived_seed(self._seed, "order", self._task, self._epoch)).shuffle(self._order)
-                self._order.reverse()
-            index = self._order.pop()
-            if index not in self._encoded:
-                token_ids, text = self._encode(self._rows[index].prompt)
-                self._encoded[index] = (token_ids, text) if len(token_ids) <= self._room else None
-            if (encoded := self._encoded[index]) is not None:
-                return self._rows[index], encoded
-
-
-def task_of_slot(slot: int, weights: Sequence[tuple[str, float]]) -> str:
-    """The task of a batch slot (counted through the run), so that any stretch holds the tasks by weight.
-
-    Van der Corput points against the cumulative weights: evenly spread, and no history is needed.
-    """
-    total = sum(weight for _, weight in weights)
-    point, denominator, k = 0.0, 1.0, slot
-    while k:
-        denominator *= 2
-        k, bit = divmod(k, 2)
-        point += bit / denominator
-    reached = 0.0
-    for name, weight in weights:
-        reached += weight / total
-        if point < reached:
-            return name
-    return weights[-1][0]
+    def _deck(self, task: str, rows: Sequence[Row], *, seed: int, room: int) -> Iterator[PlannedPrompt]:
+        """The rows that fit into `room` tokens, without end, each encoded once."""
+        known: dict[int, PlannedPrompt | None] = {}
+        for order in epochs(len(rows), seed=seed, task=task):
+            for row in order:
+                if row not in known:
+                    prompt = planned(rows[row], self._encode, index=0, task=task)
+                    known[row] = prompt if len(prompt.token_ids) <= room else None
+                    self.too_long[task] += known[row] is None
+                if (fitting := known[row]) is not None:
+                    yield fitting
+            if self.too_long[task] == len(rows):
+                raise RunFailed(f"task {task!r}: every prompt is too long for the model; shorten max_tokens")

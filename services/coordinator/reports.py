@@ -71,6 +71,7 @@ def _task_row(task: TaskReport) -> dict[str, Any]:
         "verdicts": dict(task.verdicts),
         "pairs": task.pairs,
         "length_mean": task.length_mean,
+        "metrics": dict(task.metrics),
     }
 
 

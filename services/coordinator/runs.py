@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -17,13 +16,14 @@ from redis.asyncio import Redis
 from services.coordinator import endpoints, metrics
 from services.coordinator.controller import RunController
 from services.coordinator.fleet import Fleet
+from services.coordinator.reward_check import check_rewards
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Run, RunStore
 from services.coordinator.submission import Prepared, prepare
 from services.coordinator.summary import checkpoint_folder, write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
-from syncline.errors import Conflict, SynclineError
+from syncline.errors import Conflict, RunFailed, SynclineError
 from syncline.ids import new_run_id
 from syncline.runspec import SyncChange
 from syncline.state import RunEvent, RunState
@@ -58,7 +58,11 @@ class Runs:
         if (known := self._known(idempotency_key, digest)) is not None:  # it came twice at the same time
             return known
         run = self.store.create(
-            new_run_id(prepared.spec.name), prepared.spec, idempotency_key=idempotency_key, body_digest=digest
+            new_run_id(prepared.spec.name),
+            prepared.spec,
+            rollouts=prepared.rollouts.origin if prepared.rollouts else None,
+            idempotency_key=idempotency_key,
+            body_digest=digest,
         )
         if warnings:
             run.warn(warnings)
@@ -86,8 +90,10 @@ class Runs:
         return run
 
     async def change_period(self, run_id: str, period: Period) -> Run:
-        """Another sync period from the next window on. Raises Conflict for a run that is over."""
+        """Another sync period from the next window on. Raises Conflict for a run that is over, or trains on a file."""
         run = self.store.get(run_id)
+        if run.record.rollouts is not None:
+            raise Conflict(f"run {run.id} trains on a file of rollouts, which are of one fixed policy: never synced")
         if run.state is RunState.PENDING:
             run.change_sync((SyncChange(step=run.record.step, period=period),))
             return run
@@ -139,8 +145,7 @@ class Runs:
                 write_summary(run)
         finally:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)
             self._active = self._controller = None
             self._prepared.pop(run.id, None)
             structlog.contextvars.unbind_contextvars("run_id")
@@ -149,6 +154,8 @@ class Runs:
     async def _drive_prepared(self, run: Run) -> None:
         try:
             prepared = self._prepared.get(run.id) or await self._prepare(run.spec)
+            if prepared.rollouts is not None and prepared.rollouts.origin != run.record.rollouts:
+                raise RunFailed(f"{prepared.rollouts.origin.path} is not the file that was submitted; submit a new run")
         except SynclineError as error:  # the files may have changed since the submission
             run.apply(RunEvent.FAIL, error.message)
             write_summary(run)
@@ -159,13 +166,15 @@ class Runs:
     async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
         live = self._fleet.roles["reward"]
         offered = frozenset(name for member in live for name in member.status.get("rewards", ())) if live else None
-        return await asyncio.to_thread(
+        prepared = await asyncio.to_thread(
             prepare,
             spec,
             self._settings,
             rewards=offered,
             find_checkpoint=lambda run_id, which: checkpoint_folder(self.store.get(run_id), which),
         )
+        await check_rewards(spec, live)
+        return prepared
 
     def _count(self) -> None:
         for state in RunState:

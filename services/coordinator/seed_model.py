@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from services.coordinator.prompts import Encode, Prompt
 from syncline.errors import FieldProblem, InvalidSpec
+
+Decode = Callable[[Sequence[Sequence[int]]], list[str]]
+"""Token ids of completions -> their texts."""
+
+_IMPORTING = threading.Lock()  # transformers fills itself at first use, and two threads at once find it half full
 
 _FIELD = "model.path"
 _ALLOWED = "a folder in Hugging Face layout: config.json, tokenizer files and *.safetensors"
@@ -35,9 +43,7 @@ def check(folder: Path) -> int:
 
 def encoder(folder: Path) -> Encode:
     """The model's tokenizer as a function. Loads transformers' tokenizers, no model code and no torch."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = _tokenizer(folder)
 
     def encode(prompt: Prompt) -> tuple[tuple[int, ...], str]:
         if isinstance(prompt, str):
@@ -48,6 +54,30 @@ def encoder(folder: Path) -> Encode:
         return tuple(ids), "\n".join(message["content"] for message in prompt)
 
     return encode
+
+
+def decoder(folder: Path) -> Decode:
+    """The way back, as generators take it: completions to their texts without special tokens."""
+    tokenizer = _tokenizer(folder)
+
+    def decode(completions: Sequence[Sequence[int]]) -> list[str]:
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return [tokenizer.decode(list(token_ids), **options) for token_ids in completions]
+
+    return decode
+
+
+def vocabulary(folder: Path) -> int:
+    """Tokens that the model can embed: ids are below this."""
+    size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    return size if isinstance(size, int) else len(_tokenizer(folder))
+
+
+def _tokenizer(folder: Path) -> Any:
+    with _IMPORTING:
+        from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def has_chat_template(folder: Path) -> bool:

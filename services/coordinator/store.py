@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from services.coordinator.rollout_file import Origin
 from syncline import checkpoints
 from syncline.bell import Bell
 from syncline.errors import FieldProblem, NotFound
@@ -50,6 +51,8 @@ class RunRecord(BaseModel):
     attempts: int = 0
     skipped_prompts: dict[str, int] = {}
     """Prompts too long for the model, by task."""
+    rollouts: Origin | None = None
+    """The file that the run trains on; None where generators make its rollouts."""
     phase_seconds: dict[str, float] = {}
     warnings: list[dict[str, str]] = []
     """What was wrong at submission without being a reason to refuse: {path, problem, allowed}."""
@@ -143,11 +146,24 @@ class RunStore:
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
             self._runs[record.id] = Run(folder, record)
 
-    def create(self, run_id: str, spec: RunSpec, *, idempotency_key: str = "", body_digest: str = "") -> Run:
+    def create(
+        self,
+        run_id: str,
+        spec: RunSpec,
+        *,
+        rollouts: Origin | None = None,
+        idempotency_key: str = "",
+        body_digest: str = "",
+    ) -> Run:
         folder = self.root / run_id
         folder.mkdir()
         record = RunRecord(
-            id=run_id, spec=spec, created_at=time.time(), idempotency_key=idempotency_key, body_digest=body_digest
+            id=run_id,
+            spec=spec,
+            created_at=time.time(),
+            idempotency_key=idempotency_key,
+            body_digest=body_digest,
+            rollouts=rollouts,
         )
         run = self._runs[run_id] = Run(folder, record)
         run.save()

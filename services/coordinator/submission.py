@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from services.coordinator import seed_model
 from services.coordinator.prompts import Row, read_rows
+from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.settings import CoordinatorSettings
 from syncline.errors import FieldProblem, InvalidSpec, NotFound
 from syncline.runspec import Evaluation, RunSpec, Task
@@ -24,7 +25,9 @@ class Prepared:
     context: int
     """Context length of the model in tokens."""
     rows: Mapping[str, Sequence[Row]]
-    """By task name."""
+    """By task name; empty where the rollouts come from a file."""
+    rollouts: RolloutFile | None
+    """The file that the run trains on, if it does."""
     evaluation_rows: Mapping[str, Sequence[Row]]
     """By evaluation name."""
 
@@ -42,7 +45,7 @@ def prepare(
 ) -> Prepared:
     """Resolve and read everything that the spec names.
 
-    `rewards` are the types that the live reward services offer; None when none is live yet.
+    `rewards` are what the live reward services offer; None when none is live yet.
     Raises InvalidSpec with every problem found, so that one round of mending is enough.
     """
     problems: list[FieldProblem] = []
@@ -56,24 +59,26 @@ def prepare(
 
     folder = attempt(lambda: model_folder(spec.model.path, settings, find_checkpoint))
     context = attempt(lambda: seed_model.check(folder)) if folder else None
+    rollouts = attempt(lambda: _rollouts(spec, settings, folder, context)) if folder and context else None
+    prompted = () if spec.rollouts.source else spec.tasks  # what a file brings is generated and scored already
     parts: list[tuple[str, Task | Evaluation]] = [
-        *((f"tasks.{index}", task) for index, task in enumerate(spec.tasks)),
+        *((f"tasks.{index}", task) for index, task in enumerate(prompted)),
         *((f"evaluation.{index}", evaluation) for index, evaluation in enumerate(spec.evaluation)),
     ]
     paths: dict[str, Path] = {}
     rows: dict[str, list[Row]] = {}
     for field, part in parts:
-        path = attempt(lambda: _data_file(part.data, settings, field=f"{field}.data"))  # noqa: B023 - called at once
+        path = attempt(lambda: _data_file(part.data or "", settings, field=f"{field}.data"))  # noqa: B023 - called at once
         found = attempt(lambda: read_rows(path, field=f"{field}.data", reward=part.reward)) if path else None  # noqa: B023
         if path and found:
             paths[field], rows[field] = path, found
             if folder and context and not all(isinstance(row.prompt, str) for row in found):
                 attempt(lambda: _can_chat(folder, f"{field}.data"))  # noqa: B023
-        if rewards is not None and part.reward.type not in rewards:
+        if rewards is not None and part.reward.offer not in rewards:
             problems.append(
                 FieldProblem(
-                    f"{field}.reward.type",
-                    f"no running reward service offers {part.reward.type!r}",
+                    f"{field}.reward",
+                    f"no running reward service offers {part.reward.offer!r}",
                     ", ".join(sorted(rewards)) or "nothing at the moment",
                 )
             )
@@ -92,9 +97,10 @@ def prepare(
         spec=spec.model_copy(
             update={
                 "model": spec.model.model_copy(update={"path": str(folder)}),
+                "rollouts": spec.rollouts.model_copy(update={"source": rollouts.origin.path if rollouts else None}),
                 "tasks": tuple(
-                    task.model_copy(update={"data": str(paths[f"tasks.{index}"])})
-                    for index, task in enumerate(spec.tasks)
+                    task.model_copy(update={"data": str(paths[field])}) if field in paths else task
+                    for field, task in ((f"tasks.{index}", task) for index, task in enumerate(spec.tasks))
                 ),
                 "evaluation": tuple(
                     evaluation.model_copy(update={"data": str(paths[f"evaluation.{index}"])})
@@ -103,7 +109,8 @@ def prepare(
             }
         ),
         context=context,
-        rows={task.name: rows[f"tasks.{index}"] for index, task in enumerate(spec.tasks)},
+        rows={task.name: rows[f"tasks.{index}"] for index, task in enumerate(prompted)},
+        rollouts=rollouts,
         evaluation_rows={
             evaluation.name: rows[f"evaluation.{index}"] for index, evaluation in enumerate(spec.evaluation)
         },
@@ -143,6 +150,19 @@ def _data_file(text: str, settings: CoordinatorSettings, *, field: str) -> Path:
     if path.suffix not in (".jsonl", ".parquet"):
         raise InvalidSpec([FieldProblem(field, f"{path.name} ends in {path.suffix!r}", ".jsonl or .parquet")])
     return path
+
+
+def _rollouts(spec: RunSpec, settings: CoordinatorSettings, folder: Path, context: int) -> RolloutFile | None:
+    if spec.rollouts.source is None:
+        return None
+    path = resolve(spec.rollouts.source, settings.data_root, field="rollouts.from")
+    reader = Reader(
+        context=context,
+        vocabulary=seed_model.vocabulary(folder),
+        encode=seed_model.encoder(folder),
+        decode=seed_model.decoder(folder),
+    )
+    return open_rollouts(path, spec, reader)
 
 
 def _can_chat(folder: Path, field: str) -> None:

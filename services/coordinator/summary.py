@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ def model_folder(run: Run) -> Path | None:
         if folder.is_dir():
             return folder.resolve()
     return None
+
+
+def rollouts_of(run: Run) -> dict[str, Any]:
+    """Where the training rollouts come from: a file, or (`from` is null) the generators."""
+    origin = run.record.rollouts
+    if origin is None:
+        return {"from": None}
+    return {"from": origin.path, "sha256": origin.sha256, "groups": origin.groups}
 
 
 def checkpoint_folder(run: Run, which: str) -> Path:
@@ -54,7 +63,10 @@ def write_summary(run: Run) -> None:
 
 
 def summarize(run: Run) -> dict[str, Any]:
-    """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group."""
+    """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group.
+
+    `mismatch_kl` is told by the version that generated: learner against generator on its own samples.
+    """
     record, steps = run.record, run.series["steps"]
     dropped: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -73,6 +85,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "best": best_version(run),
         "wall_seconds": (record.finished_at or record.created_at) - (record.started_at or record.created_at),
         "phase_seconds": record.phase_seconds,
+        "rollouts": rollouts_of(run),
         "versions": sorted({row["version"] for row in steps}),
         "syncs": record.syncs,
         "staleness": {
@@ -84,6 +97,11 @@ def summarize(run: Run) -> dict[str, Any]:
             "trained": sum(len(row["trained"]) for row in steps),
             "dropped": dict(dropped),
             "refused": dict(refused),
+        },
+        "padding_waste": _mean(row["metrics"].get("padding_waste") for row in steps),
+        "mismatch_kl": {
+            version: _mean(row["metrics"].get("mismatch_kl") for row in steps if row["version"] == version)
+            for version in sorted({row["version"] for row in steps})
         },
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
@@ -97,3 +115,9 @@ def _evaluations(run: Run, *, first: bool) -> dict[str, dict[str, Any]]:
     """The row of each set at the first, or the newest, version it was evaluated at."""
     rows = sorted(run.series["evaluations"], key=lambda row: row["version"], reverse=first)
     return {row["name"]: row for row in rows}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Over the steps that have the value; None where none has."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

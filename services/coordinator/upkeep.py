@@ -1,6 +1,6 @@
 """What must happen in time while a run trains, in one loop that is idempotent.
 
-Admit prompts, point the fleet at the version with work, send evaluations out and take their
+Admit work, point the fleet at the version with work, send evaluations out and take their
 results in, notice what is lost or stuck. The loop wakes when there is news, and four times a
 second anyway; a turn that fails for lack of Redis is simply made again.
 """
@@ -154,7 +154,8 @@ class Upkeep:
             async with self._admitting:
                 await self._admission.admit(learner_step=self._learner_step, latest_version=self._latest())
         backlog = await self._backlog()
-        self._point_fleet_at(target_version(backlog, evaluating=self._evaluator.versions, latest=self._latest()))
+        latest = self._latest() if self._admission.source.generated else None
+        self._point_fleet_at(target_version(backlog, evaluating=self._evaluator.versions, latest=latest))
         await self._replace_dead_letters()
         self._forget_finished_versions(backlog)
         if not self.paused:
@@ -174,11 +175,13 @@ class Upkeep:
         counts = await self._streams.outstanding([keys.prompts(self._run.id, version) for version in versions])
         return dict(zip(versions, counts, strict=True))
 
-    def _point_fleet_at(self, version: int) -> None:
-        handle = self._handles[version]
+    def _point_fleet_at(self, version: int | None) -> None:
+        handle = None if version is None else self._handles[version]
         if handle == self._fleet.wanted:
             return
         self._fleet.want(handle)
+        if version is None:
+            return
         self._progress_at = time.monotonic()
         metrics.POLICY_VERSION.set(version)
         if self._schedule.is_sync_version(version) and version > self._run.record.version:

@@ -27,6 +27,7 @@ from services.learner.collector import Collector
 from services.learner.crew import Crew
 from services.learner.orders import Order
 from services.learner.ranks import Ranks
+from services.learner.record import record_step
 from services.learner.report import step_report
 from services.learner.resume import Run, open_run, publish_version
 from services.learner.retention import is_published, versions_in_use
@@ -193,10 +194,13 @@ class Attempt:
                         made,
                         step=step,
                         version=rollouts_of,
+                        shaped={task.name for task in run.spec.tasks if task.reward.shaping},
                         refused=collected.refused,
                         wait_seconds=collected.wait_seconds,
                         update_seconds=time.monotonic() - started,
                     )
+                    if run.spec.rollouts.record:
+                        await self._in_thread(record_step, run, made.planned, step=step)
                     await collector.done(step)
                     self._emit(TrainResponse(step=report))
 

@@ -1,4 +1,4 @@
-"""Groups as padded tensors. Always in the order of prompt indices, so that a result never depends on arrival."""
+"""Groups as padded tensors, ordered by lengths and prompt indices, so that a result never depends on arrival."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class TokenRows:
     """True at completion tokens, end-of-text included where it was sampled."""
     generator_RT: Tensor
     """Log-probabilities that the generator reported, 0 elsewhere."""
+    num_tokens: int
+    """Positions that hold a token; the others are padding."""
 
     @property
     def num_targets(self) -> int:
@@ -72,6 +74,7 @@ def token_rows(groups: Sequence[PlannedGroup], *, device: torch.device) -> Token
         input_ids_RW=input_ids.to(device),
         mask_RT=mask[:, first_target:].to(device),
         generator_RT=generator[:, first_target:].to(device),
+        num_tokens=sum(len(prompt) + len(sample.token_ids) for prompt, sample in rows),
     )
 
 
@@ -80,6 +83,7 @@ def _filler(device: torch.device) -> TokenRows:
         input_ids_RW=torch.zeros(1, 2, dtype=torch.long, device=device),
         mask_RT=torch.zeros(1, 1, dtype=torch.bool, device=device),
         generator_RT=torch.zeros(1, 1, device=device),
+        num_tokens=0,
     )
 
 
@@ -100,10 +104,13 @@ def deal(groups: Sequence[PlannedGroup], *, ranks: int) -> list[list[PlannedGrou
 
 
 def micro_batches(groups: Sequence[PlannedGroup], *, max_tokens: int) -> Iterator[list[PlannedGroup]]:
-    """Cut into runs of whole groups of at most `max_tokens` tokens, padding included; at least one group each."""
+    """Whole groups of like length together, longest first, in batches of at most `max_tokens` tokens, padding included.
+
+    A batch has at least one group. What needs the most memory comes first, so that a step fails at once or not at all.
+    """
     batch: list[PlannedGroup] = []
     num_rows, width = 0, 0
-    for group in groups:
+    for group in sorted(groups, key=lambda group: -group.longest):
         rows, wider = num_rows + len(group.plan.rows), max(width, group.longest)
         if batch and rows * wider > max_tokens:
             yield batch

@@ -27,7 +27,8 @@ Refusal = Literal["foreign", "duplicate", "stale"]
 """foreign: not of this run's training. duplicate: its step is over. stale: not by the scheduled version."""
 
 NUMBERS = {VERDICT_STATUS_SCORED: "scored", VERDICT_STATUS_UNPARSABLE: "unparsable", VERDICT_STATUS_TIMEOUT: "timeout"}
-"""Verdicts that are numbers, with their names in reports; the last two count as 0."""
+"""Verdicts that are numbers, with their names in reports. Their score is the reward, shaped where the task asks for it;
+the last two were wrong (0) before that."""
 
 
 def refusal(
@@ -88,8 +89,9 @@ def check(scored: ScoredGroup, *, tasks: Collection[str], vocabulary: int) -> No
 
 
 def rewards_of(scored: ScoredGroup) -> list[float]:
-    """One number per sample: the score, or 0 for what a verifier could not read or finish."""
-    return [verdict.score if verdict.status == VERDICT_STATUS_SCORED else 0.0 for verdict in scored.verdicts]
+    """One number per sample. What a verifier could not read or finish has a score like any other: 0, or below 0 when
+    its length is held against it as well."""
+    return [verdict.score for verdict in scored.verdicts]
 
 
 def name_of(key: TaskKey) -> str:

@@ -22,11 +22,13 @@ from services.learner import shards
 from services.learner.batch import TokenRows
 from services.learner.ranks import Ranks
 from services.learner.recompute import recompute_activations
-from syncline.algo.logprobs import token_scores
+from services.learner.scorer import Scorer
 from syncline.errors import FieldProblem, InvalidSpec
 
 ALONE = Ranks()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_SAME_SCORE = {torch.float32: 1e-3, torch.bfloat16: 0.35}
+"""Nats that two ways to compute one log-probability may differ by; what a way leaves out makes far more."""
 
 
 class Policy:
@@ -37,8 +39,9 @@ class Policy:
         self.dtype = dtype
         self.device = device
         self.ranks = ranks
+        self._scorer = Scorer(self.model).eval()
         if ranks.size > 1:
-            shards.shard(model, ranks=ranks, dtype=dtype, device=device)
+            shards.shard(self._scorer, blocks=shards.blocks_of(model), ranks=ranks, dtype=dtype, device=device)
 
     @classmethod
     def trainable(
@@ -57,7 +60,9 @@ class Policy:
         model = ranks.together(lambda: load_model(folder))
         if recompute:
             recompute_activations(model, copied=ranks.size == 1 and dtype != torch.float32)
-        return cls(model, dtype=dtype, device=device, ranks=ranks)
+        policy = cls(model, dtype=dtype, device=device, ranks=ranks)
+        policy._check_scores(folder)
+        return policy
 
     @classmethod
     def frozen(cls, folder: Path, *, dtype: torch.dtype, device: torch.device, ranks: Ranks = ALONE) -> Policy:
@@ -81,14 +86,8 @@ class Policy:
         return sum(parameter.numel() for _, parameter in self.named_parameters())
 
     def score(self, rows: TokenRows) -> tuple[Tensor, Tensor]:
-        """log p and entropy at each target, each [R, T] in float32, with gradient. Masked positions mean nothing."""
-        output = self._call(
-            input_ids=rows.input_ids_RW,
-            use_cache=False,
-            logits_to_keep=rows.num_targets
-            + 1,  # what predicts the first target, and the last column, that predicts none
-        )
-        return token_scores(output.logits[:, :-1], rows.targets_RT)
+        """log p and entropy at each target, each [R, T] in float32, with gradient; 0 where the mask is False."""
+        return self._call(rows.input_ids_RW, rows.mask_RT)
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict in `dtype`, as it is published; what is tied stays tied. Above one rank it is whole, on the
@@ -113,15 +112,27 @@ class Policy:
                 gathered[key] = whole.cpu() if self.ranks.rank == 0 else torch.empty(0)
         return {name: gathered[tied.get(name, name)] for name in state} if self.ranks.rank == 0 else {}
 
-    def _call(self, **inputs: Any) -> Any:
+    def _call(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if self.ranks.size > 1:
-            return self.model(**inputs)  # FSDP makes the copies in `dtype`, a block at a time
+            return self._scorer(*args, **kwargs)  # type: ignore[no-any-return]  # FSDP makes the copies in `dtype`
         copies = {
-            name: parameter.to(self.dtype)
+            f"model.{name}": parameter.to(self.dtype)
             for name, parameter in self.named_parameters()
             if parameter.dtype != self.dtype
         }
-        return functional_call(self.model, copies, kwargs=inputs) if copies else self.model(**inputs)
+        scores: tuple[Tensor, Tensor] = functional_call(self._scorer, copies, args, kwargs)
+        return scores
+
+    @torch.no_grad()
+    def _check_scores(self, folder: Path) -> None:
+        """Raise InvalidSpec for a model whose logits are made in a way that the scorer does not know."""
+        ids_RW = (torch.arange(8, device=self.device) * max(1, self.vocabulary // 8)).unsqueeze(0)
+        mask_RT = torch.ones(1, 7, dtype=torch.bool, device=self.device)
+        ours, own = (self._call(ids_RW, mask_RT, plain=plain)[0] for plain in (False, True))
+        difference = (ours - own).abs().max().item()
+        if not difference < _SAME_SCORE[self.dtype]:
+            why = f"its logits are more than a scaled or capped linear layer (scores differ by {difference:.3g} nats)"
+            raise _no_model(folder, why)
 
 
 def load_model(folder: Path) -> Any:

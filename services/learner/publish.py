@@ -75,6 +75,7 @@ def probe(policy: Policy, *, dtype: str) -> dict[str, Any]:
         input_ids_RW=torch.tensor([token_ids], device=policy.device),
         mask_RT=torch.ones(1, len(token_ids) - 1, dtype=torch.bool, device=policy.device),
         generator_RT=torch.zeros(1, len(token_ids) - 1, device=policy.device),
+        num_tokens=len(token_ids),
     )
     log_probs_RT, _ = policy.score(rows)
     return {"token_ids": token_ids, "log_probs": log_probs_RT[0].tolist(), "tolerance": TOLERANCES[dtype]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from services.learner.batch import PlannedGroup
 from services.learner.door import NUMBERS, rewards_of
@@ -18,11 +18,12 @@ def step_report(
     *,
     step: int,
     version: int,
+    shaped: Collection[str],
     refused: Mapping[str, int],
     wait_seconds: float,
     update_seconds: float,
 ) -> StepReport:
-    """Everything that is known of one step."""
+    """Everything that is known of one step; `shaped` are the tasks whose rewards are shaped."""
     by_task: dict[str, list[PlannedGroup]] = {}
     for group in update.planned:
         by_task.setdefault(group.scored.group.task.task, []).append(group)
@@ -30,7 +31,10 @@ def step_report(
         step=step,
         version=version,
         staleness=step - version,
-        tasks=[_task_report(task, groups) for task, groups in by_task.items()],
+        tasks=[
+            _task_report(task, groups, metrics=update.task_metrics.get(task, {}), shaped=task in shaped)
+            for task, groups in by_task.items()
+        ],
         metrics=update.metrics,
         trained=[group.scored.group.task.key.prompt_index for group in update.planned if group.plan.rows],
         refused=refused,
@@ -41,8 +45,9 @@ def step_report(
     )
 
 
-def _task_report(task: str, groups: Sequence[PlannedGroup]) -> TaskReport:
-    # Samples that a verifier could not read or finish count as wrong here as in training.
+def _task_report(
+    task: str, groups: Sequence[PlannedGroup], *, metrics: Mapping[str, float], shaped: bool
+) -> TaskReport:
     rewards = [reward for group in groups for reward in rewards_of(group.scored)]
     lengths = _lengths(groups)
     return TaskReport(
@@ -53,7 +58,14 @@ def _task_report(task: str, groups: Sequence[PlannedGroup]) -> TaskReport:
         verdicts=Counter(NUMBERS[verdict.status] for group in groups for verdict in group.scored.verdicts),
         pairs=sum(len(group.plan.pairs) for group in groups),
         length_mean=sum(lengths) / len(lengths) if lengths else 0.0,
+        metrics={**metrics, **({"raw_reward": _raw_mean(groups)} if shaped and rewards else {})},
     )
+
+
+def _raw_mean(groups: Sequence[PlannedGroup]) -> float:
+    """The mean reward before shaping, over the same samples as `reward_mean`."""
+    raw = [verdict.raw_score for group in groups for verdict in group.scored.verdicts]
+    return sum(raw) / len(raw)
 
 
 def _lengths(groups: Iterable[PlannedGroup]) -> list[int]:

@@ -21,7 +21,7 @@ from services.learner.reference import Reference
 from services.learner.retention import is_published, sync_versions_at
 from services.learner.settings import LearnerSettings
 from services.learner.step import Trainer
-from syncline import checkpoints
+from syncline import checkpoints, recording
 from syncline.algo.registry import build_algorithm
 from syncline.errors import CheckpointError, FieldProblem, InvalidSpec
 from syncline.runspec import RunSpec
@@ -177,6 +177,7 @@ def _delete_beyond(run: Run, step: int) -> None:
         log.info("abandoned_future_deleted", step=step, versions=versions, states=steps)
     _delete(checkpoints.version_folder(run.dir, version) for version in versions)
     _delete(state.folder_of(run.dir, saved) for saved in steps)
+    recording.forget_from(run.dir, step)
 
 
 def _delete(folders: Iterable[Path]) -> None:

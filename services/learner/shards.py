@@ -15,8 +15,8 @@ from torch import Tensor
 from services.learner.ranks import Ranks
 
 
-def shard(model: Any, *, ranks: Ranks, dtype: torch.dtype, device: torch.device) -> None:
-    """Cut `model` in place: each transformer block, then what is left. Parameters move to `device`, a block at a time.
+def shard(root: Any, *, blocks: Sequence[Any], ranks: Ranks, dtype: torch.dtype, device: torch.device) -> None:
+    """Cut the module `root` in place: each of its `blocks`, then what is left; a block at a time moves to `device`.
 
     A forward pass computes with copies in `dtype`, gathered block by block and freed again. Gradients are summed over
     ranks in float32: each rank divides its loss by the denominator of the whole step.
@@ -29,10 +29,10 @@ def shard(model: Any, *, ranks: Ranks, dtype: torch.dtype, device: torch.device)
         "reshard_after_forward": True,  # of the root too: between two passes a rank holds its shard and nothing else
         "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False),
     }
-    for block in blocks_of(model):
+    for block in blocks:
         fully_shard(block, **options)
-    fully_shard(model, **options)
-    for module in model.modules():
+    fully_shard(root, **options)
+    for module in root.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -22,12 +22,15 @@ from services.learner.policy import ALONE, Policy
 from services.learner.ranks import Ranks
 from services.learner.reference import Reference
 from syncline import ids
-from syncline.algo.algorithm import Algorithm, GroupPlan, LossBatch, Mean
+from syncline.algo.algorithm import Algorithm, GroupPlan, LossBatch, Mean, RowMeans
 from syncline.algo.metrics import token_metrics
 from syncline.algo.pairs import PairRule, build_pair_rule
 from syncline.errors import RunFailed
 from syncline.runspec import RunSpec
 from syncline.v1.rollout_pb2 import ScoredGroup
+
+Pooled = dict[str, dict[str, Mean]]
+"""task -> metric -> its mean over the task's rows so far."""
 
 
 class Stopped(Exception):
@@ -56,6 +59,8 @@ class Update:
     planned: tuple[PlannedGroup, ...]
     """All groups of the step, those without rows included."""
     metrics: Mapping[str, float]
+    task_metrics: Mapping[str, Mapping[str, float]]
+    """The same by task, as far as they are known row by row; tasks that trained nothing are missing."""
 
 
 def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, version: int) -> Update:
@@ -74,7 +79,7 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
     planned = tuple(PlannedGroup(group, _plan(trainer, group, rules, step=step)) for group in groups)
     training = [group for group in planned if group.plan.rows]
     if not training:
-        return Update(planned, {"loss": 0.0, "grad_norm": 0.0, "learning_rate": rate})
+        return Update(planned, {"loss": 0.0, "grad_norm": 0.0, "learning_rate": rate}, {})
     denominator = algorithm.denominator([group.plan for group in planned], num_prompts=len(planned))
     reference = trainer.reference.for_rollouts_of(version) if algorithm.uses_reference else None
 
@@ -85,7 +90,8 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
 
     # Forward and backward, a few whole groups at a time.
     loss = 0.0
-    pooled: dict[str, Mean] = {}
+    padding = Mean(0.0, 0.0)
+    pooled: Pooled = {}
     optimizer.zero_grad(set_to_none=True)
     for some in share:
         if ranks.any(trainer.stop.is_set()):
@@ -111,10 +117,11 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
         mean_loss = output.loss_sum / denominator
         mean_loss.backward()  # type: ignore[no-untyped-call]
         loss += mean_loss.item()
-        for name, mean in {**output.metrics, **token_metrics(batch)}.items():
-            pooled[name] = pooled[name] + mean if name in pooled else mean
+        positions = rows.input_ids_RW.numel()
+        padding += Mean(positions - rows.num_tokens, positions)
+        _add_by_task(pooled, some, {**output.metrics, **token_metrics(batch)})
     if ranks.size > 1:
-        loss, pooled = _pool(ranks, loss, pooled)
+        loss, padding, pooled = _pool(ranks, loss, padding, pooled)
 
     # The update itself.
     parameters = [parameter for _, parameter in policy.named_parameters()]
@@ -129,18 +136,48 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
-    metrics = {name: mean.value for name, mean in pooled.items()}
-    return Update(planned, {**metrics, "loss": loss, "grad_norm": grad_norm, "learning_rate": rate})
+    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "padding_waste": padding.value}
+    by_task = {task: _values(means) for task, means in pooled.items()}
+    return Update(planned, {**_values(_over_tasks(pooled)), **metrics}, by_task)
 
 
-def _pool(ranks: Ranks, loss: float, pooled: Mapping[str, Mean]) -> tuple[float, dict[str, Mean]]:
-    """The loss and the metrics of all ranks, added up in the order of ranks: the same on each of them."""
-    shares = ranks.gather([loss, {name: [mean.total, mean.weight] for name, mean in pooled.items()}])
-    total: dict[str, Mean] = {}
-    for _, metrics in shares:
-        for name, (value, weight) in metrics.items():
-            total[name] = total.get(name, Mean(0.0, 0.0)) + Mean(value, weight)
-    return sum(share for share, _ in shares), total
+def _add_by_task(pooled: Pooled, groups: Iterable[PlannedGroup], measured: Mapping[str, RowMeans]) -> None:
+    """Add what was measured of a micro-batch, whose rows are those of `groups`, one group after the other."""
+    tasks = [group.scored.group.task.task for group in groups for _ in group.plan.rows]
+    for name, means in measured.items():
+        for task, total, weight in zip(tasks, means.total_R.tolist(), means.weight_R.tolist(), strict=True):
+            _add(pooled.setdefault(task, {}), name, Mean(total, weight))
+
+
+def _add(means: dict[str, Mean], name: str, mean: Mean) -> None:
+    means[name] = means.get(name, Mean(0.0, 0.0)) + mean
+
+
+def _over_tasks(pooled: Pooled) -> dict[str, Mean]:
+    together: dict[str, Mean] = {}
+    for means in pooled.values():
+        for name, mean in means.items():
+            _add(together, name, mean)
+    return together
+
+
+def _values(metrics: Mapping[str, Mean]) -> dict[str, float]:
+    """What was measured at all: in a step without pairs, say, no pair's margin."""
+    return {name: mean.value for name, mean in metrics.items() if mean.weight}
+
+
+def _pool(ranks: Ranks, loss: float, padding: Mean, pooled: Pooled) -> tuple[float, Mean, Pooled]:
+    """What all ranks found, added up in the order of ranks: the same on each of them."""
+    own = {task: {name: [mean.total, mean.weight] for name, mean in means.items()} for task, means in pooled.items()}
+    total: Pooled = {}
+    total_loss, total_padding = 0.0, Mean(0.0, 0.0)
+    for other_loss, other_padding, found in ranks.gather([loss, [padding.total, padding.weight], own]):
+        total_loss += other_loss
+        total_padding += Mean(*other_padding)
+        for task, means in found.items():
+            for name, mean in means.items():
+                _add(total.setdefault(task, {}), name, Mean(*mean))
+    return total_loss, total_padding, total
 
 
 def _plan(trainer: Trainer, scored: ScoredGroup, rules: Mapping[str, PairRule], *, step: int) -> GroupPlan:
@@ -148,7 +185,7 @@ def _plan(trainer: Trainer, scored: ScoredGroup, rules: Mapping[str, PairRule], 
     if scored.dropped_cause:
         return GroupPlan(cause=scored.dropped_cause)
     task = scored.group.task
-    rng = Random(ids.derived_seed(trainer.spec.seed, "pairs", step, task.key.prompt_index))
+    rng = Random(ids.pair_seed(trainer.spec.seed, step=step, prompt_index=task.key.prompt_index))
     try:
         return trainer.algorithm.plan(rewards_of(scored), rules[task.task], rng)
     except ValueError as error:

@@ -8,11 +8,12 @@ from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.reward.math_reward import MathReward
 from services.reward.metrics import VERDICTS
 from services.reward.settings import RewardSettings
 from services.reward.verdicts import Item, Reward, Verdict
+from services.reward.verifier_reward import Verification
 from services.reward.verifiers.pool import VerifierPool
+from services.reward.verifiers.registry import VERIFIERS
 from syncline.errors import FieldProblem, InvalidSpec
 from syncline.rewardspec import RewardSpec
 
@@ -21,8 +22,10 @@ _REWARD_SPEC: TypeAdapter[RewardSpec] = TypeAdapter(RewardSpec)
 
 def rewards(settings: RewardSettings, pool: VerifierPool) -> dict[str, Reward]:
     """Every reward by its type in the run spec. A new one is one file and one line here."""
+    verification = Verification(pool, answer_chars=settings.answer_chars, completion_chars=settings.completion_chars)
     return {
-        "math": MathReward(pool, answer_chars=settings.answer_chars),
+        "math": verification,
+        "verifier": verification,
     }
 
 
@@ -33,6 +36,12 @@ class Scorer:
         self.rewards = rewards
         self.verdicts: Counter[str] = Counter()
         """Verdicts since the start, by "reward/status"."""
+
+    @property
+    def offers(self) -> list[str]:
+        """What a run spec may ask this service for; see `Reward.offer` in the run spec."""
+        verifiers = {f"verifier:{name}" for name in VERIFIERS} if "verifier" in self.rewards else set()
+        return sorted({*self.rewards} - {"verifier"} | verifiers)
 
     def route(self, reward_json: str) -> RewardSpec:
         """The reward that a task names. Raises InvalidSpec unless this service gives it."""

@@ -48,7 +48,7 @@ class RewardServicer(RewardServiceServicer):
     ) -> pb.RewardServiceGetStatusResponse:
         return pb.RewardServiceGetStatusResponse(
             id=self._member_id,
-            rewards=sorted(self._scorer.rewards),
+            rewards=self._scorer.offers,
             workers=len(self._pool.pids),
             verdicts_total=dict(self._scorer.verdicts),
             error=self._error(),

@@ -12,15 +12,19 @@ class RewardSettings(ServiceSettings):
     """From `SYNCLINE_*` environment variables."""
 
     verifier_workers: int = Field(default=2, ge=1, le=256)
-    """Processes that check answers; about one per core. Another process forks them and costs 60 MB."""
+    """Processes that check answers; about one per core. Half as many again, of lower priority, take the checks that
+    need long. Another process forks them all and costs 60 MB."""
     check_cpu_s: float = Field(default=1.0, gt=0.0)
     """CPU seconds of one check; what needs more counts as wrong. Honest answers need milliseconds."""
-    check_wall_s: float = Field(default=10.0, gt=0.0)
-    """Wall seconds after which a worker that does not answer is killed; well above check_cpu_s."""
+    check_wall_s: float = Field(default=30.0, gt=0.0)
+    """Wall seconds after which a worker that does not answer is killed; far above check_cpu_s, as a worker may have to
+    wait for its turn on a busy machine."""
     check_memory_mb: int = Field(default=1024, ge=256)
-    """Address space of a worker. The container's limit must be above verifier_workers times this."""
+    """Address space of a worker. The container's limit must be above 1.5 times verifier_workers times this."""
     answer_chars: int = Field(default=4096, ge=64)
-    """Longest answer that is checked; plain text without a box is looked at from its end."""
+    """Longest mathematical answer that is checked; plain text without a box is looked at from its end."""
+    completion_chars: int = Field(default=65_536, ge=64)
+    """Longest completion that a verifier gets which looks at the whole of it."""
     groups_in_flight: int = Field(default=64, ge=1)
     """Rollout groups that are scored at the same time."""
 

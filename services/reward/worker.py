@@ -105,7 +105,7 @@ class RewardWorker:
     def status(self) -> Mapping[str, Any]:
         """What the fleet shows of this member; `waiting` is there only while a reward is down."""
         status: dict[str, Any] = {
-            "rewards": sorted(self._scorer.rewards),
+            "rewards": self._scorer.offers,
             "phase": "waiting" if self._waiting else "scoring" if self._held else "idle",
             "groups": dict(self.groups),
             "verdicts": dict(self._scorer.verdicts),

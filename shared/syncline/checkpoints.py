@@ -168,12 +168,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably."""
+    """Write a file atomically and durably. Raises OSError, and leaves what was there before."""
     temporary = path.parent / f".{path.name}.tmp-{uuid.uuid4().hex[:8]}"
-    temporary.write_bytes(content)
-    _fsync(temporary)
-    os.replace(temporary, path)
-    _fsync(path.parent)
+    try:
+        temporary.write_bytes(content)
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _replace(temporary: Path, target: Path) -> None:

@@ -26,6 +26,11 @@ def sample_seed(run_seed: int, *, step: int, prompt_index: int, sample_index: in
     return derived_seed(run_seed, "sample", step, prompt_index, sample_index)
 
 
+def pair_seed(run_seed: int, *, step: int, prompt_index: int) -> int:
+    """Seed of the choice of one pair among the samples of a group."""
+    return derived_seed(run_seed, "pairs", step, prompt_index)
+
+
 def evaluation_seed(run_seed: int, *, name: str, prompt_index: int, sample_index: int) -> int:
     """Seed of one evaluation sample: the same for every version, so versions are compared on equal draws."""
     return derived_seed(run_seed, "evaluation", name, prompt_index, sample_index)

@@ -40,6 +40,7 @@ ShapingSpec = Annotated[LengthPenalty | OverlongPenalty, Field(discriminator="ty
 class Reward(Part):
     """What all rewards share."""
 
+    type: str
     shaping: tuple[ShapingSpec, ...] = ()
     """Applied to the score in order; the raw score is kept beside it."""
 
@@ -47,6 +48,11 @@ class Reward(Part):
     def binary(self) -> bool:
         """Whether scores before shaping are right (1) or wrong (0) and nothing between."""
         return False
+
+    @property
+    def offer(self) -> str:
+        """What a reward service must announce to give this reward: its type, or verifier:NAME."""
+        return self.type
 
     @property
     def graded(self) -> bool:
@@ -77,6 +83,10 @@ class VerifierReward(Reward):
     @property
     def binary(self) -> bool:
         return self.scale == "binary"
+
+    @property
+    def offer(self) -> str:
+        return f"{self.type}:{self.name}"
 
 
 class Endpoint(Reward):

@@ -5,7 +5,9 @@ A peer is always named in what goes wrong: "inference-3f2a at unix:/... did not 
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import astuple
 from typing import Any, TypeVar
 
 import grpc
@@ -14,7 +16,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from syncline.errors import PeerTimeout, SynclineError, Unavailable, all_errors
+from syncline.errors import FieldProblem, InvalidSpec, PeerTimeout, SynclineError, Unavailable, all_errors
 
 log = structlog.get_logger()
 Stub = TypeVar("Stub")
@@ -22,6 +24,9 @@ Reply = TypeVar("Reply", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _CODE_KEY = "syncline-code"
+_PROBLEMS_KEY = "syncline-problems"
+_DETAILS_CHARS = 2048
+"""Of the message of an error, and of the problems beside it: what a call ends with is limited to 8 KiB."""
 _BY_CODE = {error.code: error for error in all_errors()}
 _MAX_MESSAGE_BYTES = 64 << 20
 # Both sides keep the same numbers: a client that pings more often than the server allows is sent away.
@@ -87,7 +92,22 @@ async def _abort(context: Context, error: Exception, method: str) -> None:
     else:
         log.error("rpc_failed", method=method, exc_info=error)
         status, code, message = grpc.StatusCode.INTERNAL, "internal", f"{type(error).__name__} in {method}; see its log"
-    await context.abort(status, message, trailing_metadata=((_CODE_KEY, code),))
+    metadata = [(_CODE_KEY, code)]
+    if isinstance(error, InvalidSpec):
+        metadata.append((_PROBLEMS_KEY, _packed(error)))
+    await context.abort(status, message[:_DETAILS_CHARS], trailing_metadata=tuple(metadata))
+
+
+def _packed(error: InvalidSpec) -> str:
+    """The problems as ASCII, and no more of them than the metadata of a call may hold."""
+    problems: list[tuple[str, ...]] = []
+    room = _DETAILS_CHARS
+    for problem in error.problems:
+        room -= len(json.dumps(astuple(problem)))
+        if room < 0:
+            break
+        problems.append(astuple(problem))
+    return json.dumps(problems)
 
 
 class Server:
@@ -163,10 +183,13 @@ class Client:
         await self._channel.close()
 
     def _translated(self, error: grpc.aio.AioRpcError, timeout_s: float) -> SynclineError:
-        trailing = error.trailing_metadata()
-        code = next((value for key, value in trailing or () if key == _CODE_KEY), None)
+        trailing: dict[str, Any] = dict(error.trailing_metadata() or ())
+        code = trailing.get(_CODE_KEY)
         where = f"{self.peer} at {self.address}"
-        if isinstance(code, str) and code in _BY_CODE and code != "invalid_spec":
+        if code == InvalidSpec.code and _PROBLEMS_KEY in trailing:
+            problems = [FieldProblem(*problem) for problem in json.loads(trailing[_PROBLEMS_KEY])]
+            return InvalidSpec(problems or [FieldProblem("request", str(error.details()), "see the peer's log")])
+        if isinstance(code, str) and code in _BY_CODE and code != InvalidSpec.code:
             return _BY_CODE[code](f"{where}: {error.details()}")
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return PeerTimeout(f"{where} did not answer in {timeout_s:g} s")

@@ -149,8 +149,9 @@ class Task(Part):
     """One source of prompts with its reward."""
 
     name: Name
-    data: str = Field(min_length=1)
-    """JSONL or Parquet with rows {"prompt": str | messages, "answer": str?}."""
+    data: str | None = Field(default=None, min_length=1)
+    """JSONL or Parquet with rows {"prompt": str | messages, "answer": str?}. Not read where rollouts come from a file,
+    and only there it may be left out."""
     reward: RewardSpec
     pairs: PairRule | None = None
     """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules)."""
@@ -210,7 +211,12 @@ class Rollouts(Part):
     model_config = ConfigDict(populate_by_name=True)
 
     source: str | None = Field(default=None, alias="from", min_length=1)
-    """A file of rollouts (`syncline export rollouts`) to train on offline; null generates them live."""
+    """A file of rollouts (`syncline export rollouts`; .jsonl or .jsonl.gz) to train on offline; null generates live.
+
+    Rows go to the tasks of their names, which say how pairs are made and how the tasks are mixed; the rewards are those
+    of the file. Each task takes its rows as they lie, then again in shuffled epochs. So the spec of an exported run
+    with sync.period never trains on the same groups in the same steps. The tasks' data and rewards, generation and the
+    generators are for evaluations only."""
     record: bool = True
     """Keep every trained group with the run, so that `syncline export rollouts` can give them out."""
 
@@ -246,7 +252,12 @@ class RunSpec(Part):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> RunSpec:
-        problems = [*self._names_twice(), *self._reward_problems(), *self._sync_problems()]
+        problems = [
+            *self._names_twice(),
+            *self._data_problems(),
+            *self._reward_problems(),
+            *self._sync_problems(),
+        ]
         if isinstance(self.algorithm, GRPO) and self.algorithm.clip and self.algorithm.importance_cap:
             problem = "clip and importance_cap are two cures for the same ratio"
             problems.append(FieldProblem("algorithm.clip", problem, "one of the two"))
@@ -312,6 +323,11 @@ class RunSpec(Part):
             for evaluation in self.evaluation
             if version in (0, self.steps) or (evaluation.every is not None and version % evaluation.every == 0)
         )
+
+    def _data_problems(self) -> Iterator[FieldProblem]:
+        for index, task in enumerate(self.tasks):
+            if task.data is None and self.rollouts.source is None:
+                yield FieldProblem(f"tasks.{index}.data", "missing", "a file of prompts (or rollouts.from for the run)")
 
     def schedule(self) -> Schedule:
         """The sync schedule of this run."""

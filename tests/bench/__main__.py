@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-BENCHES = ("queue", "generation", "overlap", "quickstart")
+BENCHES = ("queue", "memory", "verifier", "generation", "overlap", "quickstart")
 
 
 def main() -> int:

@@ -178,7 +178,7 @@ def test_a_prompt_too_long_for_the_model_is_counted_and_skipped(stack: LocalStac
     data = stack.folder / "with-a-long-prompt.jsonl"
     rows = [{"prompt": "12+34=", "answer": "46"}] * 7 + [{"prompt": "1+" * 2000 + "1=", "answer": "2001"}]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spec = small_spec(steps=3, tasks=[{"name": "add", "data": str(data), "reward": {"type": "math"}}])
+    spec = small_spec(steps=4, tasks=[{"name": "add", "data": str(data), "reward": {"type": "math"}}])
     run_id = stack.submit(spec)
     stack.finish(run_id)
     assert stack.run(run_id)["skipped_prompts"] == {"add": 1}

@@ -13,7 +13,13 @@ from redis.asyncio import Redis
 from safetensors.torch import load
 
 from syncline import checkpoints
-from syncline.v1.rollout_pb2 import VERDICT_STATUS_TIMEOUT, VERDICT_STATUS_UNAVAILABLE, ScoredGroup, VersionSpan
+from syncline.v1.rollout_pb2 import (
+    VERDICT_STATUS_TIMEOUT,
+    VERDICT_STATUS_UNAVAILABLE,
+    VERDICT_STATUS_UNPARSABLE,
+    ScoredGroup,
+    VersionSpan,
+)
 from tests.integration.learner_world import (
     World,
     digest_of,
@@ -70,6 +76,7 @@ async def test_a_step_report_is_complete(model: Path, world: World) -> None:
     dropped = groups[9]  # step 2, prompt 1
     dropped.CopyFrom(ScoredGroup(group={"task": dropped.group.task}, dropped_cause="poison"))
     groups[10].verdicts[1].status = VERDICT_STATUS_TIMEOUT
+    groups[10].verdicts[1].score = 0.0
 
     report = steps_of(await world.train_on(spec, groups))[2]
 
@@ -85,12 +92,68 @@ async def test_a_step_report_is_complete(model: Path, world: World) -> None:
     assert report.update_seconds > 0.0
     assert set(report.metrics) == {
         "loss", "grad_norm", "learning_rate", "chosen_log_prob", "rejected_log_prob", "margin",
-        "pair_accuracy", "entropy", "mismatch_kl", "kl_reference",
+        "pair_accuracy", "chosen_length", "rejected_length", "entropy", "mismatch_kl", "kl_reference", "padding_waste",
     }  # fmt: skip
     assert all(math.isfinite(value) for value in report.metrics.values())
+    assert 0.0 < report.metrics["padding_waste"] < 0.6
+    of_the_step = {"loss", "grad_norm", "learning_rate", "padding_waste"}
+    assert dict(task.metrics) == {name: value for name, value in report.metrics.items() if name not in of_the_step}
     chosen, rejected = report.samples
     assert (chosen.role, chosen.reward, chosen.prompt, chosen.answer) == ("chosen", 1.0, "prompt 2/2", "85")
     assert (rejected.role, rejected.reward, rejected.generator) == ("rejected", 0.0, "inference-test")
+
+
+async def test_every_task_has_its_own_numbers_and_the_step_has_their_mean(model: Path, world: World) -> None:
+    # Given two tasks, one of which is shaped: each of its answers loses a tenth
+    reward = {"type": "math", "shaping": [{"type": "length", "per_token": 0.05}]}
+    tasks = [
+        {"name": "math", "data": "unused", "reward": {"type": "math"}},
+        {"name": "short", "data": "unused", "reward": reward},
+    ]
+    spec = spec_of(model, tasks=tasks, steps=1, prompts_per_step=6)
+    groups = groups_of(spec, [0])
+    for group in groups[1::2]:
+        for verdict in group.verdicts:
+            verdict.raw_score = verdict.score
+            verdict.score -= 0.1
+
+    (report,) = steps_of(await world.train_on(spec, groups))
+
+    numbers = {task.task: dict(task.metrics) for task in report.tasks}
+    assert set(numbers) == {"math", "short"}
+    assert "raw_reward" not in numbers["math"]
+    shaped = next(task for task in report.tasks if task.task == "short")
+    assert shaped.metrics["raw_reward"] == pytest.approx(shaped.reward_mean + 0.1)
+    pairs = {task.task: task.pairs for task in report.tasks}
+    for name in ("chosen_log_prob", "rejected_log_prob", "chosen_length", "rejected_length", "margin"):
+        mean = sum(pairs[task] * numbers[task][name] for task in numbers) / sum(pairs.values())
+        assert report.metrics[name] == pytest.approx(mean)
+        assert name == "margin" or numbers["math"][name] != numbers["short"][name]
+    for name in ("entropy", "kl_reference", "mismatch_kl"):
+        low, high = sorted(numbers[task][name] for task in numbers)
+        assert low <= report.metrics[name] <= high
+
+
+async def test_what_a_verifier_could_not_read_trains_with_the_score_that_it_was_given(
+    model: Path, world: World
+) -> None:
+    """0 as a rule, and less where the answer's length is held against it too."""
+    spec = spec_of(
+        model,
+        steps=1,
+        tasks=[{"name": "math", "data": "unused", "reward": {"type": "math"}, "pairs": {"type": "best_vs_worst"}}],
+    )
+    groups = groups_of(spec, [0])
+    for group in groups:
+        for verdict, (status, score) in zip(
+            group.verdicts,
+            [(VERDICT_STATUS_TIMEOUT, 0.0), (VERDICT_STATUS_UNPARSABLE, -0.5)] * 2,
+            strict=True,
+        ):
+            verdict.status, verdict.score = status, score
+    (report,) = steps_of(await world.train_on(spec, groups))
+    assert report.tasks[0].reward_mean == pytest.approx(-0.25)
+    assert [(sample.role, sample.reward) for sample in report.samples] == [("chosen", 0.0), ("rejected", -0.5)]
 
 
 @pytest.mark.parametrize("name", ["dpo", "group_dpo", "grpo", "group_dpo_grpo"])
@@ -262,6 +325,7 @@ async def test_micro_batches_accumulate_to_the_gradient_of_one_batch(model: Path
             (report,) = steps_of(await world.train_on(spec, groups_of(spec, [0])))
             found.append((dict(report.metrics), weights(world, 1)))
     (cut, cut_weights), (whole, whole_weights) = found
+    assert cut.pop("padding_waste") < whole.pop("padding_waste")  # a group alone is padded to its own longest row
     assert cut == pytest.approx(whole, rel=1e-4, abs=1e-6)
     for name, tensor in load(cut_weights).items():
         torch.testing.assert_close(tensor, load(whole_weights)[name], rtol=1e-3, atol=1e-5)

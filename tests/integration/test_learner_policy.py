@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, LlamaForCausalLM
 
 from services.learner.batch import PlannedGroup, token_rows
 from services.learner.policy import DTYPES, Policy
@@ -15,8 +15,9 @@ from services.learner.resume import Run, open_run
 from services.learner.settings import LearnerSettings
 from services.learner.step import Stopped, Trainer, update
 from syncline.algo.algorithm import GroupPlan
+from syncline.errors import InvalidSpec
 from tests.integration.learner_world import RUN, groups_of, scored_group, spec_of
-from tests.integration.tiny_models import make_tiny_model
+from tests.integration.tiny_models import VOCAB_SIZE, make_tiny_model
 
 CPU = torch.device("cpu")
 
@@ -54,6 +55,52 @@ def test_ragged_rows_score_as_if_each_was_alone(
         inside = rows.mask_RT[row]
         torch.testing.assert_close(log_probs[row][inside], wanted, rtol=0, atol=tolerance)
         torch.testing.assert_close(entropy[row][inside], -(at.exp() * at).sum(-1), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("seen", ["softcap", "scaled"])
+def test_models_that_cap_or_scale_their_logits_score_as_they_do_themselves(tmp_path: Path, seen: str) -> None:
+    sizes = {"vocab_size": VOCAB_SIZE, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16, "initializer_range": 0.3}
+    config = (
+        Gemma2Config(**sizes, final_logit_softcapping=2.0)
+        if seen == "softcap"
+        else GraniteConfig(**sizes, logits_scaling=4.0)
+    )
+    plain = AutoModelForCausalLM.from_config(config).eval()
+    plain.save_pretrained(tmp_path)
+    policy = Policy.trainable(tmp_path, dtype=torch.float32, device=CPU)  # refused if they differed
+    rows = token_rows([PlannedGroup(scored_group(spec_of(tmp_path), 0, 1), GroupPlan(rows=(0, 1)))], device=CPU)
+    log_probs, _ = policy.score(rows)
+    with torch.no_grad():
+        log_p = plain(input_ids=rows.input_ids_RW).logits.log_softmax(-1)[:, -rows.num_targets - 1 : -1]
+    wanted = log_p.gather(-1, rows.targets_RT[..., None])[..., 0]
+    torch.testing.assert_close(log_probs[rows.mask_RT], wanted[rows.mask_RT], rtol=0, atol=1e-4)
+
+
+def test_a_model_that_does_something_unknown_to_its_logits_is_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = LlamaForCausalLM.forward
+
+    def squared(self: LlamaForCausalLM, *args: object, **kwargs: object) -> object:
+        output = own(self, *args, **kwargs)
+        output.logits = output.logits**2
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", squared)
+    with pytest.raises(InvalidSpec, match="logits are more than"):
+        Policy.trainable(model, dtype=torch.float32, device=CPU)
+
+
+def test_the_output_layer_sees_completion_tokens_alone_and_makes_no_logits_of_a_whole_batch(model: Path) -> None:
+    policy = Policy.trainable(model, dtype=torch.float32, device=CPU)
+    rows = token_rows([PlannedGroup(scored_group(spec_of(model), 0, 1), GroupPlan(rows=(0, 1, 2, 3)))], device=CPU)
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.shape), t)[1], lambda t: t):
+        log_probs, _ = policy.score(rows)
+    assert VOCAB_SIZE not in {shape[-1] for shape in kept if shape and shape != (VOCAB_SIZE, VOCAB_SIZE)}
+    assert (int(rows.mask_RT.sum()), 32) in [tuple(shape) for shape in kept]
+    assert not log_probs[~rows.mask_RT].any()
 
 
 def test_a_frozen_and_a_trainable_policy_of_the_same_folder_agree_to_the_bit_in_bfloat16(model: Path) -> None:
@@ -113,7 +160,7 @@ def test_a_stopped_update_changes_nothing(model: Path, tmp_path: Path) -> None:
 def test_only_the_completions_of_pairs_are_forwarded(model: Path, tmp_path: Path) -> None:
     trainer = _trainer(model, tmp_path)
     forwarded: list[int] = []
-    trainer.policy.model.register_forward_pre_hook(
+    trainer.policy.model.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: forwarded.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     update(trainer, groups_of(trainer.spec, [0]), step=0, version=0)

@@ -8,15 +8,16 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from services.reward.math_reward import MathReward
 from services.reward.verdicts import Item
+from services.reward.verifier_reward import Verification
 from services.reward.verifiers.pool import VerifierPool
-from services.reward.verifiers.wire import Limits, Outcome
+from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import InvalidSpec
 from syncline.runspec import MathReward as MathSpec
 from tests.integration.reward_groups import running_process, until
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WORKERS = 2
 RIGHT = Outcome("scored", score=1.0)
+WRONG = Outcome("scored", score=0.0)
 SLOW = r"\boxed{9^{9^{9^9}}}"
 SPEC = MathSpec(type="math")
 
@@ -50,110 +52,93 @@ async def pool() -> AsyncIterator[VerifierPool]:
         yield pool
 
 
-async def whole_again(pool: VerifierPool, *, without: frozenset[int]) -> None:
-    await until(lambda: len(pool.pids) == WORKERS and not pool.pids & without, what="the pool is whole again")
+async def outcome_of(pool: VerifierPool, *, gold: str, answer: str) -> Outcome:
+    outcome = await pool.ask(Question("math", gold=gold, answer=answer))
+    return replace(outcome, seconds=0.0)
+
+
+async def whole(pool: VerifierPool, *, without: frozenset[int] = frozenset()) -> None:
+    await until(lambda: len(pool.pids) == pool.size and not pool.pids & without, what="the pool is whole")
 
 
 async def test_equal_is_told_from_different(pool: VerifierPool) -> None:
-    assert await pool.check(gold="1/2", answer="2/4") == RIGHT
-    assert await pool.check(gold="1/3", answer="2/4") == Outcome("scored", score=0.0)
+    assert await outcome_of(pool, gold="1/2", answer="2/4") == RIGHT
+    assert await outcome_of(pool, gold="1/3", answer="2/4") == WRONG
 
 
 async def test_many_checks_at_once_each_get_their_own_answer(pool: VerifierPool) -> None:
-    outcomes = await asyncio.gather(*(pool.check(gold=str(i), answer=str(i + i % 3)) for i in range(60)))
+    outcomes = await asyncio.gather(*(outcome_of(pool, gold=str(i), answer=str(i + i % 3)) for i in range(60)))
     assert [outcome.score for outcome in outcomes] == [float(i % 3 == 0) for i in range(60)]
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        r"9^{9^{9^9}}",
-        r"3^{10^9}",
-        r"1000000000!",
-        r"((9!)!)!",
-        r"(x+y+z+w)^{300}",
-        r"\prod_{n=1}^{1000000} n",
-        r"\binom{1000000}{500000}",
-        r"\{" + ",".join(map(str, range(900))) + r"\}",
-        "(" * 500 + "1" + ")" * 500,
-        r"\frac{1}{" * 100 + "1" + "}" * 100,
-        r"\sqrt{" * 300 + "2" + "}" * 300,
-        r"\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}",
-    ],
-    ids=lambda text: text[:20],
-)
-async def test_a_hostile_answer_is_worth_nothing_and_holds_nobody_up(pool: VerifierPool, hostile: str) -> None:
-    # when a hostile and an honest answer are checked at the same time
-    attack = asyncio.create_task(pool.check(gold="42", answer=rf"\boxed{{{hostile}}}"))
-    honest = await asyncio.wait_for(pool.check(gold="42", answer=r"\boxed{42}"), timeout=10)
-    # then the honest one is answered, and the hostile one too, in the end
-    assert honest == RIGHT
-    outcome = await asyncio.wait_for(attack, timeout=30)
-    assert outcome.status in ("timeout", "unparsable", "scored")
-    assert outcome.score == 0.0
-    await until(lambda: len(pool.pids) == WORKERS, what="the pool is whole")
-
-
-@pytest.mark.parametrize("odd", [r"\frac{0}{0}", "1/0", "\0" + "42\0", '__import__("os").abort()', "qwe{ $#" * 500])
-async def test_an_odd_answer_is_just_wrong(pool: VerifierPool, odd: str) -> None:
-    outcome = await pool.check(gold="7", answer=rf"\boxed{{{odd}}}")
-    assert outcome.score == 0.0
-
-
 async def test_more_hostile_answers_than_workers_do_not_use_the_pool_up(pool: VerifierPool) -> None:
-    attacks = [asyncio.create_task(pool.check(gold=str(i), answer=SLOW)) for i in range(2 * WORKERS)]
-    honest = [asyncio.create_task(pool.check(gold=str(i), answer=str(i))) for i in range(20)]
+    attacks = [asyncio.create_task(outcome_of(pool, gold=str(i), answer=SLOW)) for i in range(2 * WORKERS)]
+    honest = [asyncio.create_task(outcome_of(pool, gold=str(i), answer=str(i))) for i in range(20)]
     assert all(outcome.status == "timeout" for outcome in await asyncio.gather(*attacks))
     assert all(outcome == RIGHT for outcome in await asyncio.gather(*honest))
 
 
-async def test_a_worker_killed_from_outside_is_replaced_and_its_check_repeated(pool: VerifierPool) -> None:
-    # given checks in work on every worker
-    before = pool.pids
-    checks = [asyncio.create_task(pool.check(gold="42", answer=SLOW)) for _ in range(WORKERS)]
-    await asyncio.sleep(0)
-    # when all workers are killed
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    killed_at = time.monotonic()
-    # then the pool is whole at once, and the checks have their answer all the same
-    await whole_again(pool, without=before)
-    assert time.monotonic() - killed_at < 5.0  # tens of milliseconds on an idle machine
-    for outcome in await asyncio.gather(*checks):
-        assert outcome.cause == "more than 0.5 s of CPU time"
+async def test_workers_killed_from_outside_are_replaced_within_a_second_and_their_checks_repeated(
+    pool: VerifierPool,
+) -> None:
+    seconds: list[float] = []
+    while not seconds or (min(seconds) > 1.0 and len(seconds) < 5):  # one quiet moment of a busy machine is enough
+        # given checks in work on every worker
+        before = pool.pids
+        gold = f"42{len(seconds)}"
+        checks = [asyncio.create_task(outcome_of(pool, gold=gold, answer=SLOW)) for _ in range(WORKERS)]
+        await asyncio.sleep(0)
+        # when all workers are killed
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        # then the pool is whole at once, and the checks have their answer all the same
+        await whole(pool, without=before)
+        seconds.append(time.monotonic() - killed_at)
+        for outcome in await asyncio.gather(*checks):
+            assert outcome.cause == "more than 0.5 s of CPU time"
+    assert min(seconds) < 1.0  # tens of milliseconds on an idle machine
+
+
+async def test_code_that_no_signal_interrupts_is_ended_by_the_kernel_soon_after_its_limit(pool: VerifierPool) -> None:
+    # given one step of C code that needs minutes, in which no handler of ours can run
+    outcome = await outcome_of(pool, gold="42", answer=r"\boxed{3^{10^9}}")
+    assert outcome.status == "timeout"
+    assert outcome.cause in ("verifier ended: SIGVTALRM", "more than 0.5 s of CPU time")
+    await whole(pool)
 
 
 async def test_idle_workers_that_were_killed_cost_no_check(pool: VerifierPool) -> None:
     before = pool.pids
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    assert await pool.check(gold="5", answer="5") == RIGHT
-    await whole_again(pool, without=before)
+    assert await outcome_of(pool, gold="5", answer="5") == RIGHT
+    await whole(pool, without=before)
 
 
-async def test_a_worker_that_crashes_by_itself_is_a_timeout_with_its_cause(pool: VerifierPool) -> None:
-    check = asyncio.create_task(pool.check(gold="42", answer=SLOW))
-    await asyncio.sleep(0)
-    before = pool.pids
-    for pid in before:
-        os.kill(pid, signal.SIGSEGV)
-    outcome = await check
-    assert (outcome.status, outcome.cause) == ("timeout", "verifier ended: SIGSEGV")
-    await whole_again(pool, without=before)
+async def test_a_check_that_crashes_every_worker_is_a_timeout_with_its_cause(pool: VerifierPool) -> None:
+    asked = asyncio.create_task(outcome_of(pool, gold="42", answer=SLOW))
+    while not asked.done():
+        for pid in pool.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSEGV)
+        await asyncio.sleep(0.01)
+    assert (asked.result().status, asked.result().cause) == ("timeout", "verifier ended: SIGSEGV")
+    await whole(pool)
 
 
 async def test_a_frozen_worker_is_killed_at_the_wall_clock_deadline_and_its_check_repeated() -> None:
-    async with running(wall_s=2.0) as pool:
+    async with running(wall_s=3.0) as pool:
         before = pool.pids
         for pid in before:
             os.kill(pid, signal.SIGSTOP)
-        outcomes = await asyncio.gather(*(pool.check(gold="5", answer="5") for _ in range(WORKERS)))
+        outcomes = await asyncio.gather(*(outcome_of(pool, gold="5", answer="5") for _ in range(WORKERS)))
         assert outcomes == [RIGHT] * WORKERS
-        await whole_again(pool, without=before)
+        await whole(pool, without=before)
 
 
 async def test_a_check_that_loses_every_worker_is_a_timeout_in_the_end(pool: VerifierPool) -> None:
-    check = asyncio.create_task(pool.check(gold="42", answer=SLOW))
+    check = asyncio.create_task(outcome_of(pool, gold="42", answer=SLOW))
     while not check.done():
         for pid in pool.pids:
             with suppress(ProcessLookupError):
@@ -167,11 +152,11 @@ async def test_a_check_that_loses_every_worker_is_a_timeout_in_the_end(pool: Ver
 async def test_memory_is_bounded_and_a_worker_that_grew_large_is_replaced() -> None:
     async with running(cpu_s=10.0, memory_mb=256) as pool:
         before = pool.pids
-        outcome = await pool.check(gold="42", answer=r"\boxed{2^{10^{12}}}")
+        outcome = await outcome_of(pool, gold="42", answer=r"\boxed{2^{10^{12}}}")
         assert outcome.score == 0.0
         assert outcome.last
-        await until(lambda: len(pool.pids) == WORKERS and pool.pids != before, what="the worker is replaced")
-        assert await pool.check(gold="42", answer="42") == RIGHT
+        await until(lambda: len(pool.pids) == pool.size and pool.pids != before, what="the worker is replaced")
+        assert await outcome_of(pool, gold="42", answer="42") == RIGHT
 
 
 async def test_workers_that_keep_ending_are_not_started_for_ever() -> None:
@@ -186,24 +171,24 @@ async def test_workers_that_keep_ending_are_not_started_for_ever() -> None:
         # then the verifier is built anew, and the reason is kept
         assert "ended without an answer, the last by SIGKILL" in pool.error
         await asyncio.wait_for(pool.ready.wait(), timeout=60)
-        assert await pool.check(gold="5", answer="5") == RIGHT
+        assert await outcome_of(pool, gold="5", answer="5") == RIGHT
 
 
 async def test_when_the_whole_verifier_dies_it_comes_back_and_checks_are_repeated() -> None:
     async with running() as pool:
-        checks = [asyncio.create_task(pool.check(gold="42", answer=SLOW)) for _ in range(WORKERS)]
+        checks = [asyncio.create_task(outcome_of(pool, gold="42", answer=SLOW)) for _ in range(WORKERS)]
         await asyncio.sleep(0)
         before = pool.pids
         os.kill(parent_of(next(iter(before))), signal.SIGKILL)
         for outcome in await asyncio.gather(*checks):
             assert outcome.cause == "more than 0.5 s of CPU time"
-        await whole_again(pool, without=before)
+        await whole(pool, without=before)
         await until(lambda: not any(running_process(pid) for pid in before), what="the old workers are gone")
 
 
 async def test_equal_questions_are_asked_once(pool: VerifierPool) -> None:
     # given a completion that costs a second of CPU time
-    reward = MathReward(pool, answer_chars=4096)
+    reward = Verification(pool, answer_chars=4096)
     items = [Item(prompt="", completion=f"I think {i}: " + "so " * 30 + SLOW, answer="42") for i in range(50)]
     # when it comes fifty times, with different words around the same answer
     started = time.monotonic()
@@ -219,7 +204,7 @@ async def test_equal_questions_are_asked_once(pool: VerifierPool) -> None:
 
 
 async def test_the_memory_of_questions_is_bounded(pool: VerifierPool) -> None:
-    reward = MathReward(pool, answer_chars=4096, remembered=2)
+    reward = Verification(pool, answer_chars=4096, remembered=2)
     for _ in range(2):
         verdicts = await reward.score(SPEC, [Item("", str(i), "3") for i in range(6)])
         assert [verdict.score for verdict in verdicts] == [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
@@ -227,7 +212,7 @@ async def test_the_memory_of_questions_is_bounded(pool: VerifierPool) -> None:
 
 
 async def test_a_caller_that_gives_up_does_not_take_the_answer_from_others(pool: VerifierPool) -> None:
-    reward = MathReward(pool, answer_chars=4096)
+    reward = Verification(pool, answer_chars=4096)
     items = [Item("", SLOW, "43")]
     impatient = asyncio.create_task(reward.score(SPEC, items))
     patient = asyncio.create_task(reward.score(SPEC, items))
@@ -237,7 +222,7 @@ async def test_a_caller_that_gives_up_does_not_take_the_answer_from_others(pool:
 
 
 async def test_gold_that_cannot_be_read_is_refused_instead_of_scored(pool: VerifierPool) -> None:
-    reward = MathReward(pool, answer_chars=4096)
+    reward = Verification(pool, answer_chars=4096)
     with pytest.raises(InvalidSpec, match="cannot be read"):
         await reward.score(SPEC, [Item("", "85", "85"), Item("", "85", r"\boxed{}")])
 

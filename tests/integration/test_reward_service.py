@@ -126,14 +126,14 @@ async def test_score_answers_in_order_and_get_status_tells(service: Service, red
 
     status = await service.client.call(service.stub().GetStatus, pb.RewardServiceGetStatusRequest(), timeout_s=10)
     assert status.id == "reward-x"
-    assert list(status.rewards) == ["math"]
-    assert status.workers == 2
+    assert list(status.rewards) == ["math", "verifier:exact_match", "verifier:math", "verifier:pattern"]
+    assert status.workers == 3
     assert status.verdicts_total == {"math/scored": 3, "math/unparsable": 1, "math/timeout": 1}
     assert status.error == ""
 
     [member] = await members(redis, "reward")
     assert (member.id, member.address) == ("reward-x", service.client.address)
-    assert member.status["rewards"] == ["math"]
+    assert member.status["rewards"] == list(status.rewards)
 
 
 async def test_score_refuses_what_it_cannot_judge(service: Service) -> None:
@@ -193,7 +193,9 @@ async def test_a_killed_service_leaves_no_process_and_its_work_is_taken_over(
     # then no child survives it
     await until(lambda: not any(running_process(pid) for pid in below), what="all children are gone", timeout_s=10)
     # and another service finishes the work after the lease
-    heir = await start(tmp_path_factory.mktemp("h"), redis_url, SYNCLINE_MEMBER_ID="reward-y")
+    heir = await start(
+        tmp_path_factory.mktemp("h"), redis_url, SYNCLINE_MEMBER_ID="reward-y", SYNCLINE_CHECK_CPU_S="0.2"
+    )
     try:
         done = await scored(redis, count=6)
         assert {one.group.task.key.prompt_index for one in done} == set(range(6))
@@ -214,6 +216,24 @@ async def test_a_service_whose_verifier_cannot_start_says_so_and_ends(
         text = one.log.read_text()
         assert "the verifier failed 3 times in a row" in text
         assert "no such package here" in text
+    finally:
+        await one.client.close()
+
+
+async def test_a_service_whose_verifier_cannot_tell_two_quarters_from_a_third_is_never_ready(
+    short_path: Path, redis_url: str, redis: Redis
+) -> None:
+    (short_path / "math_verify.py").write_text(
+        "def parse(text, **_): return [text]\ndef verify(gold, target, **_): return True\n"
+    )
+    path = os.pathsep.join([str(short_path), str(ROOT), str(ROOT / "shared")])
+    one = await start(short_path, redis_url, PYTHONPATH=path)
+    try:
+        while one.process.returncode is None:
+            assert not await one.serving()
+            await asyncio.sleep(0.02)
+        assert one.process.returncode == 1
+        assert "self-test: 2/4 against 1/3 gave scored 1" in one.log.read_text()
     finally:
         await one.client.close()
 

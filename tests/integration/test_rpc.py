@@ -30,6 +30,9 @@ class Scripted(RewardServiceServicer):
             await asyncio.Event().wait()
         if request.reward_json == "bug":
             raise KeyError("a secret of the inside")
+        if request.reward_json == "refuse":
+            problem = errors.FieldProblem("reward.options.regex", "no regular expression: \u00bd", "regex: str")
+            raise errors.InvalidSpec([problem] * int(request.items[0].completion))
         error = next((e for e in errors.all_errors() if e.code == request.reward_json), None)
         if error is not None:
             raise error("told by the peer")
@@ -67,6 +70,17 @@ async def test_an_error_of_the_tree_arrives_as_its_own_class_with_the_peers_name
     with pytest.raises(error, match=r"reward-1 at unix:.*told by the peer") as raised:
         await score(client, error.code)
     assert type(raised.value) is error
+
+
+@pytest.mark.parametrize("problems", [1, 1000])
+async def test_a_refused_spec_arrives_with_its_problems(client: rpc.Client, problems: int) -> None:
+    request = pb.ScoreRequest(reward_json="refuse", items=[pb.ScoreItem(completion=str(problems))])
+    with pytest.raises(errors.InvalidSpec) as raised:
+        await client.call(client.stub(RewardServiceStub).Score, request, timeout_s=5.0)
+    # as many of them as a call's metadata may hold
+    assert 1 <= len(raised.value.problems) <= problems
+    problem = errors.FieldProblem("reward.options.regex", "no regular expression: \u00bd", "regex: str")
+    assert set(raised.value.problems) == {problem}
 
 
 async def test_a_deadline_names_the_peer(client: rpc.Client) -> None:

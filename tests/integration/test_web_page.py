@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from services.coordinator.api import page
+from services.coordinator.rollout_file import Origin
 from syncline.algo.schedule import Change, Schedule
 from syncline.errors import FieldProblem
 from syncline.state import RunEvent
@@ -217,6 +218,18 @@ def test_a_failed_run_that_is_resumed_is_followed_again(
     browser.ask(f"{button('Resume')}.click()")
     browser.until("document.getElementById('link').innerText === 'live'")
     assert run.state == "pending"
+
+
+def test_a_run_from_a_file_says_so_and_has_no_sync_period_to_change(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate()
+    live, offline = coordinator.run(RunEvent.START, RunEvent.TRAIN), coordinator.run(RunEvent.START, RunEvent.TRAIN)
+    offline.record.rollouts = Origin(path="/data/rollouts.jsonl", sha256="0" * 64, groups={"add": 900, "chat": 100})
+    for run, says, knob in ((live, "generated live", True), (offline, "1,000 groups of /data/rollouts.jsonl", False)):
+        browser.open(f"{coordinator.url}/#/runs/{run.id}")
+        browser.until_text(says)
+        assert browser.ask(f"{button('Change')} !== undefined && {button('Change')}.checkVisibility()") == knob
 
 
 def test_cancelling_asks_first(browser: Chromium, coordinate: Callable[..., Coordinator]) -> None:

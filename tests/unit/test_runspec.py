@@ -141,6 +141,13 @@ def test_rollouts_from_a_file_train_a_run_that_never_syncs() -> None:
     assert runspec.parse_json(spec.model_dump_json()) == spec
 
 
+def test_prompts_may_be_left_out_only_where_rollouts_come_from_a_file() -> None:
+    without = with_change("tasks.0.data", None) | {"sync": {"period": "never"}}
+    with pytest.raises(InvalidSpec, match=r"tasks\.0\.data: missing; allowed: a file of prompts"):
+        runspec.parse(without)
+    assert runspec.parse(without | {"rollouts": {"from": "rollouts.jsonl"}}).tasks[0].data is None
+
+
 def test_two_tasks_of_one_name_are_refused() -> None:
     spec = with_change("tasks", GOOD["tasks"] * 2)
     with pytest.raises(InvalidSpec, match=r"tasks\.1\.name: 'math' is used twice"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from services.coordinator.best import best_version
 from services.coordinator.store import Run
-from services.coordinator.summary import model_folder, summary_path
+from services.coordinator.summary import model_folder, rollouts_of, summary_path
 from syncline.errors import FieldProblem, InvalidSpec
 
 
@@ -33,6 +33,8 @@ def run_resource(run: Run) -> dict[str, Any]:
         "progress": {"step": record.step, "steps": run.spec.steps, "eta_seconds": eta_seconds(run)},
         "version": record.version,
         "staleness": last["staleness"] if last else None,
+        "tasks": last["tasks"] if last else [],
+        "rollouts": rollouts_of(run),
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
         "best": best_version(run),
@@ -47,6 +49,7 @@ def run_resource(run: Run) -> dict[str, Any]:
             "evaluations": f"{here}/evaluations",
             "samples": f"{here}/samples",
             "checkpoints": f"{here}/checkpoints",
+            "rollouts": f"{here}/rollouts",
             "events": f"{here}/events",
             "cancel": f"{here}:cancel",
             "pause": f"{here}:pause",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from services.coordinator.api.resources import page, run_resource
 from services.coordinator.best import best_version
+from services.coordinator.export import Form, exported
 from services.coordinator.runs import Runs
 from services.coordinator.store import Run, Series
 from syncline import checkpoints
@@ -125,6 +127,18 @@ async def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: P
             }
         )
     return {"checkpoints": rows, "next_page_token": following}
+
+
+@router.get("/{run_id}/rollouts", operation_id="exportRollouts", summary="What the run trained on, as NDJSON")
+def export_rollouts(
+    run: TheRun,
+    form: Annotated[
+        Form, Query(alias="format", description="whole groups, or {prompt, chosen, rejected}")
+    ] = "rollouts",
+    task: Annotated[str, Query(description="only this task's rows")] = "",
+) -> StreamingResponse:
+    """All steps made so far. 404 for a run that recorded none."""
+    return StreamingResponse(exported(run, form, task=task), media_type="application/x-ndjson")
 
 
 def _series(run: Run, name: Series, size: int, token: str) -> dict[str, Any]:

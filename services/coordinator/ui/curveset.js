@@ -82,7 +82,7 @@ export class CurveSet {
   drawChosen() {
     const name = this.select.value;
     /** @type {LinesOf} */
-    const of = CHOICES[name] ?? ((row) => ({ [name]: row.metrics[name] }));
+    const of = CHOICES[name] ?? ((row) => metricLines(row, name));
     this.chosen.smoothed = this.rows.length > LONG;
     this.chosen.update(linesOf(this.rows, of), this.domain, this.empty);
   }
@@ -115,6 +115,18 @@ function linesOf(rows, of) {
     }
   }
   return [...lines].map(([name, points]) => ({ name, points }));
+}
+
+/**
+ * A metric of a step; with several tasks one more for each that has it.
+ * @param {any} row
+ * @param {string} name
+ * @returns {Record<string, number | undefined>}
+ */
+function metricLines(row, name) {
+  const tasks = row.tasks.length > 1 ? row.tasks : [];
+  const ofTasks = Object.fromEntries(tasks.map((/** @type {any} */ task) => [task.task, task.metrics?.[name]]));
+  return { [tasks.length ? "all tasks" : name]: row.metrics[name], ...ofTasks };
 }
 
 /**

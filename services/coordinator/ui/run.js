@@ -16,7 +16,19 @@ import { confirm } from "./page.js";
 import { Samples } from "./samples.js";
 import { evaluationTable, stepTable } from "./tables.js";
 import { Timeline } from "./timeline.js";
-import { TERMINAL, algorithmOf, clock, counted, decimal, doing, duration, syncOf, warning, whole } from "./words.js";
+import {
+  TERMINAL,
+  algorithmOf,
+  clock,
+  counted,
+  decimal,
+  doing,
+  duration,
+  rolloutsOf,
+  syncOf,
+  warning,
+  whole,
+} from "./words.js";
 
 /** @typedef {import("./words.js").Run} Run */
 
@@ -210,7 +222,7 @@ export class RunView {
     setText(this.count, `step ${whole(step)} / ${whole(steps)}`);
     this.eta.hidden = eta === null;
     setText(this.eta, eta === null ? "" : `${duration(eta)} to go`);
-    this.knob.element.hidden = this.over;
+    this.knob.element.hidden = this.over || run.rollouts.from !== null;
     this.knob.update(run);
     this.showFacts(run);
     setText(this.spec, JSON.stringify(run.spec, null, 2));
@@ -253,9 +265,11 @@ export class RunView {
       "Groups dropped": counted(total(rows.map((row) => row.dropped))),
       "Groups refused": counted(total(rows.map((row) => row.refused))),
       Tokens: whole(sum((row) => row.tokens)),
+      "Padding waste": decimal(rows.at(-1)?.metrics.padding_waste),
       Attempts: whole(run.attempts),
       Algorithm: algorithmOf(run),
       Sync: syncOf(run),
+      Rollouts: rolloutsOf(run),
       Started: clock(run.started_at),
       Elapsed: began === null ? "-" : duration((ended - began) / 1000),
       "Prompts skipped": counted(run.skipped_prompts),

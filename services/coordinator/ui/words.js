@@ -100,6 +100,13 @@ export function syncOf(run) {
 }
 
 /** @param {Run} run */
+export function rolloutsOf(run) {
+  if (!run.rollouts.from) return "generated live";
+  const groups = Object.values(run.rollouts.groups).reduce((total, count) => total + count, 0);
+  return `${plural(groups, "group")} of ${run.rollouts.from}`;
+}
+
+/** @param {Run} run */
 export const algorithmOf = (run) => run.spec.algorithm.name.replaceAll("_", " + ").toUpperCase();
 
 /**
@@ -116,6 +123,7 @@ export function doing(run) {
     case "starting":
       return run.reason || "The learner loads the seed model and publishes it as version 0.";
     case "running":
+      if (step === 0 && run.rollouts.from) return run.reason || "The first groups of the file are on their way.";
       if (step === 0) return run.reason || "Generators load version 0, prove it, and work on the first rollouts.";
       if (step >= steps) return "All steps are made; the last evaluation is on its way.";
       return run.reason || "Training.";

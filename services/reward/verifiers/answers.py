@@ -6,8 +6,13 @@ import re
 from itertools import pairwise
 
 _BRACES = re.compile(r"\\boxed\{|\\[{}]|[{}]")
-_PLAIN_NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)%?")
-_MATH_DELIMITERS = ("$", r"\(", r"\[")
+_PLAIN_NUMBER = re.compile(r"[-+]?((\d{1,3}(,\d{3})+|\d+)\.?\d*|\.\d+)%?")
+_MATH_DELIMITER = re.compile(r"(?<!\\)\$|\\[(\[]")
+_LATEX_TEXT = re.compile(r"\\(text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+")
+_WORD = re.compile(r"(?:^|(?<=\s))[^\W\d_]{2,}(?=[\s.,:;!?]|$)")
+_FORMULA_CHARS = 1024
+_INVISIBLE = dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF))
+"""Soft hyphens, zero-width characters, marks of writing direction: nobody sees them, so they change no answer."""
 _NEIGHBOUR_CHARS = 70
 """Boxes closer than this may belong together ("\\boxed{1} or \\boxed{2}"); Math-Verify has the same bound."""
 
@@ -45,15 +50,22 @@ def last_boxes(text: str) -> str | None:
     return text[first : spans[-1][1]]
 
 
-def answer_in(completion: str, *, longest: int) -> str | None:
-    """The part of a completion to check: its last boxes, or else its tail. None when the boxes are too long.
+def answer_in(completion: str, /, *, longest: int) -> str | None:
+    """The part of a completion to check: its last boxes, what follows its last ####, or else its tail.
 
-    A formula that is cut is another formula, so boxes are never cut; plain text is, at white space.
+    None when the boxes are too long. A formula that is cut is another formula, so boxes are never cut;
+    plain text is, at white space. A completion that is nothing but a formula is boxed.
     """
+    completion = completion.translate(_INVISIBLE)
     boxes = last_boxes(completion)
     if boxes is not None:
         return boxes if len(boxes) <= longest else None
     text = completion.strip()
+    if "####" in text:  # the form of GSM8K; what a model writes after that line is another matter
+        text = text.rpartition("####")[2].strip().partition("\n")[0]
+    formula = text.rstrip(".").strip("*`")  # Markdown's bold and code
+    if _is_formula(formula):
+        return _boxed(formula)
     if len(text) <= longest:
         return text
     tail = text[-longest:]
@@ -71,8 +83,21 @@ def gold_in(answer: str) -> str:
     boxes = last_boxes(answer)
     if boxes is not None:
         return boxes
-    if _PLAIN_NUMBER.fullmatch(answer):
-        return answer.removeprefix("+")
-    if not answer or any(delimiter in answer for delimiter in _MATH_DELIMITERS):
+    if not answer or _MATH_DELIMITER.search(answer):
         return answer
-    return rf"\boxed{{{answer}}}"
+    return _boxed(answer)
+
+
+def _boxed(text: str) -> str:
+    if _PLAIN_NUMBER.fullmatch(text):
+        return text.removeprefix("+")
+    return rf"\boxed{{{text}}}"
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a text is mathematics from end to end: one line without words, and without delimiters inside it."""
+    if len(text) > _FORMULA_CHARS or "\n" in text or _MATH_DELIMITER.search(text):
+        return False
+    if not any(char.isalnum() for char in text):
+        return False
+    return not _WORD.search(_LATEX_TEXT.sub("", text))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from services.reward.metrics import WORKERS
-from services.reward.verifiers.wire import MESSAGE_BYTES, Kind, Limits, Message, Outcome, pack, unpack
+from services.reward.verifiers.wire import (
+    END_OF_QUESTIONS,
+    MESSAGE_BYTES,
+    Kind,
+    Message,
+    Outcome,
+    Question,
+    pack,
+    unpack,
+)
 from syncline.errors import PeerTimeout, Unavailable
 
 START_S = 60.0
@@ -26,13 +33,13 @@ _BARREN = 20
 """Workers in a row that may end without an answer before the zygote itself is taken for broken."""
 _GONE = "the verifier process ended; its reason is in the log"
 _OWN_FAULT = frozenset(
-    {signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
+    {signal.SIGVTALRM, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
 )
 """Signals that a check earns itself. After any other end the check is innocent and may be repeated."""
 
 
 class WorkerEnded(Exception):
-    """A worker went away in the middle of a check."""
+    """A worker went away in the middle of its checks."""
 
     def __init__(self, code: int | None) -> None:
         known = code is not None and code < 0
@@ -42,10 +49,13 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """One worker process, reached over its socket."""
+    """One worker process, reached over its socket. It answers questions one after the other, in order."""
 
-    def __init__(self, pid: int, zygote: Zygote) -> None:
+    def __init__(self, pid: int, zygote: Zygote, *, niceness: int) -> None:
         self.pid = pid
+        self.niceness = niceness
+        self.killed = False
+        """By us, so its end says nothing about the verifier."""
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """Exit code once it has ended; None when nobody could tell."""
         self._zygote = zygote
@@ -55,28 +65,29 @@ class Worker:
     async def connect(self, ours: socket.socket) -> None:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE_BYTES)
 
-    async def ask(self, gold: str, answer: str, *, timeout_s: float) -> Outcome:
-        """One check. A worker that does not answer in time, or whose caller gives up, is killed."""
-        with self._killed_unless_answered():
+    def ask(self, questions: Sequence[Question], *, cpu_s: float) -> None:
+        """Hand over questions. What becomes of them, `outcome` tells."""
+        self._writer.write(b"".join(question.to_line(cpu_s=cpu_s) for question in questions) + END_OF_QUESTIONS)
+
+    async def outcome(self, *, timeout_s: float) -> Outcome:
+        """Of the oldest question that has none. Raises TimeoutError or WorkerEnded; the worker is then gone."""
+        try:
             async with asyncio.timeout(timeout_s):
                 try:
-                    self._writer.write(json.dumps([gold, answer]).encode() + b"\n")
-                    await self._writer.drain()
                     line = await self._reader.readline()
                 except ConnectionError:
                     line = b""
-                if not line.endswith(b"\n"):
-                    raise WorkerEnded(await self.ended)
-                self._zygote.barren = 0
-                return Outcome.from_line(line)
-
-    @contextmanager
-    def _killed_unless_answered(self) -> Iterator[None]:
-        try:
-            yield
-        except (TimeoutError, asyncio.CancelledError):
-            self._zygote.kill(self)
+        except TimeoutError:
+            self.kill()
             raise
+        if not line.endswith(b"\n"):
+            raise WorkerEnded(await self.ended)
+        self._zygote.barren = 0
+        return Outcome.from_line(line)
+
+    def kill(self) -> None:
+        self.killed = True
+        self._zygote.kill(self)
 
     def close(self, code: int | None) -> None:
         if not self.ended.done():
@@ -87,13 +98,13 @@ class Worker:
 class Zygote:
     """The process that forks the workers, and who of them is alive."""
 
-    def __init__(self, limits: Limits, *, idle: asyncio.Queue[Worker]) -> None:
+    def __init__(self, *, memory_mb: int, joined: Callable[[Worker], None]) -> None:
         self.workers: dict[int, Worker] = {}
         self.barren = 0
-        """Workers that ended since the last answer."""
-        self._limits = limits
-        self._idle = idle
-        self._starting: deque[socket.socket] = deque()
+        """Workers that ended by themselves since the last answer."""
+        self._memory_mb = memory_mb
+        self._joined = joined
+        self._starting: deque[tuple[socket.socket, int]] = deque()
         self._control, self._theirs = socket.socketpair()
         self._control.setblocking(False)
         self._process: asyncio.subprocess.Process | None = None
@@ -108,7 +119,7 @@ class Zygote:
         with self._theirs as theirs:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "services.reward.verifiers.zygote"),
-                *(str(theirs.fileno()), json.dumps(asdict(self._limits))),
+                *(str(theirs.fileno()), str(self._memory_mb)),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 env=environment,
@@ -119,17 +130,17 @@ class Zygote:
         except TimeoutError:
             raise PeerTimeout(f"the verifier process did not come up in {START_S:g} s") from None
 
-    def start_worker(self) -> None:
-        """Ask for one more worker; it joins the idle ones when it is up."""
+    def start_worker(self, *, niceness: int) -> None:
+        """Ask for one more worker; `joined` is told when it is up."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
             try:
-                socket.send_fds(self._control, [pack(Kind.START)], [theirs.fileno()])
+                socket.send_fds(self._control, [pack(Kind.START, code=niceness)], [theirs.fileno()])
             except OSError as error:
                 ours.close()
                 raise Unavailable(_GONE) from error
-        self._starting.append(ours)
+        self._starting.append((ours, niceness))
 
     def kill(self, worker: Worker) -> None:
         if not worker.ended.done():
@@ -141,26 +152,28 @@ class Zygote:
         while True:
             message = await self._receive()
             if message.kind is Kind.STARTED:
-                worker = Worker(message.pid, self)
-                await worker.connect(self._starting.popleft())
+                ours, niceness = self._starting.popleft()
+                worker = Worker(message.pid, self, niceness=niceness)
+                await worker.connect(ours)
                 self.workers[message.pid] = worker
-                self._idle.put_nowait(worker)
+                self._joined(worker)
             elif message.kind is Kind.EXITED:
-                self.workers.pop(message.pid).close(message.code)
-                self.barren += 1
+                worker = self.workers.pop(message.pid)
+                worker.close(message.code)
+                self.barren += not (worker.killed or message.code == -signal.SIGVTALRM)
                 if self.barren > _BARREN:
                     how = WorkerEnded(message.code).how
                     raise Unavailable(
                         f"{_BARREN} workers in a row ended without an answer, the last by {how}; "
                         "check SYNCLINE_CHECK_MEMORY_MB"
                     )
-                self.start_worker()
+                self.start_worker(niceness=worker.niceness)
             WORKERS.set(len(self.workers))
 
     async def close(self) -> None:
         """End it; its workers die with it."""
         while self._starting:
-            self._starting.popleft().close()
+            self._starting.popleft()[0].close()
         while self.workers:
             self.workers.popitem()[1].close(None)
         WORKERS.set(0)

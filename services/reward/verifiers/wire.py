@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from enum import IntEnum
 from typing import Literal
+
+BUNCH = 8
+"""Outcomes that a worker may tell together: one wake-up of the service for several short checks."""
+END_OF_QUESTIONS = b"\n"
+"""Nothing more is on its way: the worker tells all outcomes that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +24,38 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """One check. Equal questions have equal outcomes."""
+
+    verifier: str
+    """Its name in the registry."""
+    gold: str
+    answer: str
+    """The completion, or what was cut out of it."""
+    options: str = "{}"
+    """JSON object with sorted keys."""
+
+    def to_line(self, *, cpu_s: float) -> bytes:
+        return json.dumps([cpu_s, self.verifier, self.gold, self.answer, self.options]).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> tuple[Question, float]:
+        """The question, and how many CPU seconds it may take."""
+        cpu_s, *question = json.loads(line)
+        return cls(*question), cpu_s
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one check. `gold`: the gold answer itself cannot be read, which is an error of the data."""
 
     status: Literal["scored", "unparsable", "timeout", "gold"]
     score: float = 0.0
     cause: str = ""
+    seconds: float = 0.0
+    """Wall seconds in the worker."""
+    bug: bool = False
+    """The verifier failed in a way that it should not."""
     accident: bool = False
     """Not the doing of the answer: another try may end otherwise."""
     last: bool = False
@@ -35,18 +66,18 @@ class Outcome:
         return replace(self, last=True)
 
     def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
+        return json.dumps(astuple(self)).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Outcome:
-        return cls(**json.loads(line))
+        return cls(*json.loads(line))
 
 
 class Kind(IntEnum):
     """Messages between the pool and the zygote."""
 
     START = 1
-    """Pool: fork a worker that talks over the attached socket."""
+    """Pool: fork a worker that talks over the attached socket; `code` is its niceness."""
     KILL = 2
     """Pool: kill worker `pid`, if it lives."""
     READY = 3

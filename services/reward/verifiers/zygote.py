@@ -1,16 +1,15 @@
-"""The process that all verifier workers are forked from: `python -m services.reward.verifiers.zygote FD LIMITS`.
+"""The process that all verifier workers are forked from: `python -m services.reward.verifiers.zygote FD MEMORY_MB`.
 
-It imports the algebra once (0.5 to 3 seconds) and then forks, so that a killed worker is replaced
-within milliseconds. It has one thread, holds no connection and no secret of the service, and never looks
-at a completion: only its children do, one at a time, under limits. It is their parent, so it
-alone kills them and tells how they ended: no signal ever hits a process that took over a pid.
+It imports every verifier once (the algebra takes 0.5 to 3 seconds) and then forks, so that a killed
+worker is replaced within milliseconds. It has one thread, holds no connection and no secret of the
+service, and never looks at a completion: only its children do, one at a time, under limits. It is their
+parent, so it alone kills them and tells how they ended: no signal ever hits a process that took over a pid.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import os
 import resource
 import select
@@ -19,16 +18,34 @@ import socket
 import sys
 from contextlib import suppress
 
-from services.reward.verifiers import math
-from services.reward.verifiers.wire import MESSAGE_BYTES, Kind, Limits, pack, unpack
+import math_verify  # noqa: F401 - so that all children have it
+
+from services.reward.verifiers import limited
+from services.reward.verifiers.wire import BUNCH, END_OF_QUESTIONS, MESSAGE_BYTES, Kind, Question, pack, unpack
 
 _PR_SET_PDEATHSIG = 1
+_WARM_UP = (
+    "1,234",
+    "0.5",
+    r"\frac{1}{2}",
+    r"-3\sqrt{2}",
+    "x^2 - 3x + 2",
+    r"\{1, 2\}",
+    r"[1, 2) \cup (3, \infty)",
+    r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+    r"2 + 3\pi",
+    r"90^\circ",
+    r"5\text{ cm}",
+    "x = 5",
+)
+_BUNCH_S = 0.01
+"""A bunch of outcomes is told when it took longer than this."""
 
 
 def main() -> None:
     """Serve the pool on the inherited socket until it closes."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    limits = Limits(**json.loads(sys.argv[2]))
+    memory_bytes = int(sys.argv[2]) << 20
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the service, which ends its workers itself
         signal.signal(number, signal.SIG_IGN)
@@ -36,7 +53,9 @@ def main() -> None:
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(wake)
-    math.check("1/2", "2/4", cpu_s=60.0)  # builds parsers and patterns that all children then share
+    limited.check(
+        Question("math", gold="1/2", answer="2/4"), cpu_s=60.0
+    )  # builds parsers and patterns that all children then share
     gc.collect()
     gc.freeze()
     control.sendall(pack(Kind.READY))
@@ -62,7 +81,7 @@ def main() -> None:
                 for fd in (woken, wake):
                     os.close(fd)
                 control.close()
-                _work(socket.socket(fileno=sockets[0]), limits)
+                _work(socket.socket(fileno=sockets[0]), memory_bytes, niceness=message.code)
             os.close(sockets[0])
             children.add(pid)
             control.sendall(pack(Kind.STARTED, pid=pid))
@@ -78,8 +97,8 @@ def _report_ended(control: socket.socket, children: set[int]) -> None:
             control.sendall(pack(Kind.EXITED, pid=pid, code=os.waitstatus_to_exitcode(status)))
 
 
-def _work(connection: socket.socket, limits: Limits) -> None:
-    """The life of a worker: one line in, one line out, until the service closes. Never returns to the zygote's loop."""
+def _work(connection: socket.socket, memory_bytes: int, *, niceness: int) -> None:
+    """The life of a worker: a line in, a line out, until the service closes. Never returns to the zygote's loop."""
     code = 1
     try:
         _die_with_parent()
@@ -87,29 +106,27 @@ def _work(connection: socket.socket, limits: Limits) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):  # libraries print what they cannot parse; none of it may reach our logs
             os.dup2(nothing, fd)
-        memory_bytes = limits.memory_mb << 20
+        os.nice(niceness)
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with connection.makefile("rb") as requests:
-            for line in requests:
-                gold, answer = json.loads(line)
-                _limit_cpu(limits.cpu_s)
-                outcome = math.check(gold, answer, cpu_s=limits.cpu_s)
-                if _resident_bytes() > memory_bytes // 2:  # caches kept something huge: better a new worker
-                    outcome = outcome.ending()
-                connection.sendall(outcome.to_line())
-                if outcome.last:
+            told, spent_s = b"", 0.0
+            for number, line in enumerate(requests, start=1):
+                last = False
+                if line != END_OF_QUESTIONS:
+                    question, cpu_s = Question.from_line(line)
+                    outcome = limited.check(question, cpu_s=cpu_s)
+                    if _resident_bytes() > memory_bytes // 2:  # caches kept something huge: better a new worker
+                        outcome = outcome.ending()
+                    told, spent_s, last = told + outcome.to_line(), spent_s + outcome.seconds, outcome.last
+                if last or line == END_OF_QUESTIONS or spent_s > _BUNCH_S or number % BUNCH == 0:
+                    connection.sendall(told)
+                    told, spent_s = b"", 0.0
+                if last:
                     break
         code = 0
     finally:
         os._exit(code)  # no exit handlers, no traceback: both belong to the zygote
-
-
-def _limit_cpu(cpu_s: float) -> None:
-    """Let the kernel kill this process when even the check's own limit could not stop it (long C code)."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + cpu_s) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
 def _resident_bytes() -> int:

@@ -123,11 +123,46 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
+class RowMeans:
+    """A mean whose parts are known row by row, so that it can be taken over the rows of any task."""
+
+    total_R: Tensor
+    """What each row adds to the numerator, without gradient."""
+    weight_R: Tensor
+    """What each row adds to the denominator."""
+
+    @staticmethod
+    def of_rows(value_R: Tensor) -> RowMeans:
+        """A mean over rows."""
+        return RowMeans(value_R.detach(), torch.ones_like(value_R))
+
+    @staticmethod
+    def of_tokens(value_RT: Tensor, mask_RT: Tensor) -> RowMeans:
+        """A mean over completion tokens."""
+        total_R = torch.where(mask_RT, value_RT.detach(), 0.0).sum(-1)
+        return RowMeans(total_R, mask_RT.sum(-1).to(total_R.dtype))
+
+    @staticmethod
+    def of_pairs(value_P: Tensor, batch: LossBatch) -> RowMeans:
+        """A weighted mean over pairs, each of which counts for the row of its better completion."""
+        nothing_R = batch.advantage_R.new_zeros(len(batch.advantage_R))
+        weight_P = batch.pair_weight_P
+        return RowMeans(
+            nothing_R.index_add(0, batch.chosen_P, (weight_P * value_P.detach()).to(nothing_R.dtype)),
+            nothing_R.index_add(0, batch.chosen_P, weight_P),
+        )
+
+    def mean(self) -> Mean:
+        """Over all rows."""
+        return Mean(float(self.total_R.sum()), float(self.weight_R.sum()))
+
+
+@dataclass(frozen=True, slots=True)
 class LossOutput:
     """`loss_sum` is a scalar with gradient: a sum over groups, not yet divided."""
 
     loss_sum: Tensor
-    metrics: Mapping[str, Mean]
+    metrics: Mapping[str, RowMeans]
 
 
 class Algorithm(Protocol):

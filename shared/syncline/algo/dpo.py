@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from syncline.algo import losses
-from syncline.algo.algorithm import GroupPlan, LossBatch, LossOutput, Mean
+from syncline.algo.algorithm import GroupPlan, LossBatch, LossOutput, RowMeans
 from syncline.algo.pairs import Pairing, PairRule
 
 
@@ -49,9 +49,12 @@ class DPO:
             loss_P = loss_P - self.entropy_weight * losses.row_means(batch.entropy_RT, batch.mask_RT)[chosen_P]
 
         weight_P = batch.pair_weight_P
+        length_R = batch.mask_RT.sum(-1).to(policy_R.dtype)
         measured = {
             "chosen_log_prob": policy_R[chosen_P],
             "rejected_log_prob": policy_R[rejected_P],
+            "chosen_length": length_R[chosen_P],
+            "rejected_length": length_R[rejected_P],
             "margin": margin_P,
             "pair_accuracy": (margin_P > 0).to(margin_P.dtype),
         }
@@ -65,7 +68,8 @@ class DPO:
             )
             weight_P = weight_P * importance_P
             measured["importance"] = importance_P
-        return LossOutput((weight_P * loss_P).sum(), pair_means(measured, batch.pair_weight_P))
+        metrics = {name: RowMeans.of_pairs(value_P, batch) for name, value_P in measured.items()}
+        return LossOutput((weight_P * loss_P).sum(), metrics)
 
     def denominator(self, plans: Sequence[GroupPlan], *, num_prompts: int) -> float:
         """All prompts of the step (section 3.1), or the pairs found. All pairs of a prompt in GroupDPO count as one."""
@@ -83,9 +87,3 @@ def plan_pairs(pairing: Pairing) -> GroupPlan:
         return GroupPlan(cause=pairing.cause)
     rows = sorted({sample for pair in pairing.pairs for sample in (pair.chosen, pair.rejected)})
     return GroupPlan(rows=tuple(rows), pairs=pairing.pairs, pair_weight=1.0 / len(pairing.pairs))
-
-
-def pair_means(measured: dict[str, Tensor], weight_P: Tensor) -> dict[str, Mean]:
-    """Weighted means over pairs, as floats."""
-    weight = float(weight_P.sum())
-    return {name: Mean(float((weight_P * value_P.detach()).sum()), weight) for name, value_P in measured.items()}

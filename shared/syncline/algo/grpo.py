@@ -8,7 +8,7 @@ from random import Random
 
 from syncline.algo import losses
 from syncline.algo.advantages import group_advantages
-from syncline.algo.algorithm import GroupPlan, LossBatch, LossOutput, Mean
+from syncline.algo.algorithm import GroupPlan, LossBatch, LossOutput, RowMeans
 from syncline.algo.pairs import PairRule
 
 
@@ -88,6 +88,5 @@ def grpo_loss(
     objective_R = (losses.row_means if length_normalize else losses.row_sums)(objective_RT, batch.mask_RT)
     if entropy_weight:
         objective_R = objective_R + entropy_weight * losses.row_means(batch.entropy_RT, batch.mask_RT)
-    rows = float(len(batch.row_weight_R))
-    metrics = {name: Mean(float(value_R.sum()), rows) for name, value_R in measured.items()}
+    metrics = {name: RowMeans.of_rows(value_R) for name, value_R in measured.items()}
     return LossOutput(-(batch.row_weight_R * objective_R).sum(), metrics)

@@ -129,6 +129,57 @@ def test_gradients_are_those_of_finite_differences(algorithm: Algorithm) -> None
     assert torch.autograd.gradcheck(loss_of, (values,), eps=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"beta": 0.5, "length_normalize": True}, {"nll_weight": 1.0}])
+def test_gradients_are_those_of_finite_differences_of_the_slow_loops(options: dict[str, Any]) -> None:
+    group = (_ragged(Random(3), [2, 3, 1]), [1.0, 0.0, 1.0])
+    _, gradient = _loss(GroupDPO(**options), [group])
+    for row, one in enumerate(group[0]):
+        found = gradient[row][2 : 2 + len(one.policy)]  # after the prompt
+        for token in range(len(one.policy)):
+            ends = []
+            for step in (1e-6, -1e-6):
+                moved = [*one.policy[:token], one.policy[token] + step, *one.policy[token + 1 :]]
+                samples = [*group[0][:row], replace(one, policy=moved), *group[0][row + 1 :]]
+                ends.append(slow_losses.group_dpo(samples, group[1], **{"beta": 0.1, **options}))
+            assert found[token].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("algorithm", [DPO(entropy_weight=0.3), GRPO(entropy_weight=0.3)])
+def test_the_entropy_term_pulls_evenly_at_the_tokens_of_each_completion_that_it_is_taken_over(
+    algorithm: Algorithm,
+) -> None:
+    group = (_ragged(Random(4), [2, 3]), [0.0, 1.0])
+    tensors, _ = loss_batch([group], plans_of(algorithm, [group]))
+    entropy = tensors.entropy_RT.clone().requires_grad_()
+    algorithm.loss(replace(tensors, entropy_RT=entropy)).loss_sum.backward()
+    assert entropy.grad is not None
+    every = [-0.3 / 2 / 2, -0.3 / 3 / 2]  # a mean over the group's two completions
+    chosen_only = [0.0, -0.3 / 3]
+    for row, pull in enumerate(chosen_only if isinstance(algorithm, DPO) else every):
+        inside = entropy.grad[row][tensors.mask_RT[row]]
+        assert inside.tolist() == pytest.approx([pull] * len(inside))
+    assert not entropy.grad[~tensors.mask_RT].any()
+
+
+@pytest.mark.parametrize("algorithm", [DPO(), GRPO(beta=0.0)], ids=["dpo", "grpo"])
+def test_truncated_importance_scales_the_gradient_and_is_no_part_of_it(algorithm: Any) -> None:
+    cap = 1.5
+    one, other = _ragged(Random(5), [1, 1])
+    near = replace(one, generator=[one.policy[0] - 0.1]), replace(other, generator=[other.policy[0] + 0.05])
+    far = replace(one, generator=[one.policy[0] - 5.0]), replace(other, generator=[other.policy[0] - 5.0])
+    for pair, of_pair, of_tokens in (
+        (near, math.exp(0.05), [math.exp(0.1), math.exp(-0.05)]),
+        (far, cap, [cap, cap]),
+    ):
+        group = (list(pair), [1.0, 0.0])
+        _, plain = _loss(algorithm, [group])
+        output, corrected = _loss(replace(algorithm, importance_cap=cap), [group])
+        weights = torch.tensor([[of_pair]] * 2 if isinstance(algorithm, DPO) else [[of_tokens[0]], [of_tokens[1]]])
+        torch.testing.assert_close(corrected, plain * weights.to(plain.dtype))
+        mean = of_pair if isinstance(algorithm, DPO) else sum(of_tokens) / 2
+        assert output.metrics["importance"].mean().value == pytest.approx(mean)
+
+
 @given(group=groups(st.floats(-3, 3)))
 @quick
 def test_the_gradient_of_grpo_without_kl_is_the_mean_of_advantage_times_grad_log_pi(group: Group) -> None:
@@ -213,9 +264,9 @@ def test_any_cut_of_a_step_into_micro_batches_gives_the_same_loss(
         algorithm.loss(loss_batch(batch[a:b], plans[a:b], padding=padding)[0]) for a, b in pairwise([0, 1, len(batch)])
     ]
     assert sum(part.loss_sum.item() for part in parts) == pytest.approx(whole.loss_sum.item(), rel=1e-9, abs=1e-12)
-    for metric, mean in whole.metrics.items():
-        pooled = parts[0].metrics[metric] + parts[1].metrics[metric]
-        assert pooled.value == pytest.approx(mean.value, rel=1e-9, abs=1e-12)
+    for metric, measured in whole.metrics.items():
+        pooled = parts[0].metrics[metric].mean() + parts[1].metrics[metric].mean()
+        assert pooled.value == pytest.approx(measured.mean().value, rel=1e-9, abs=1e-12)
 
 
 def test_only_the_rows_of_pairs_are_forwarded() -> None:
@@ -250,7 +301,7 @@ def test_token_metrics_are_means_over_completion_tokens(batch: Sequence[Group]) 
         for one in group
         for token in zip(one.policy, one.reference, one.generator, one.entropy, strict=True)
     ]
-    found = {name: mean.value for name, mean in token_metrics(tensors).items()}
+    found = {name: measured.mean().value for name, measured in token_metrics(tensors).items()}
     assert found == pytest.approx(
         {
             "entropy": sum(entropy for *_, entropy in tokens) / len(tokens),

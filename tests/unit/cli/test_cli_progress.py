@@ -55,6 +55,10 @@ def test_pace_and_eta_come_from_the_last_steps() -> None:
     }
 
 
+def test_padding_is_shown_where_the_learner_tells_it() -> None:
+    assert dict(numbers(after(step(0, metrics={"padding_waste": 0.123}))))["padding"] == "12%"
+
+
 def test_one_step_has_no_pace() -> None:
     progress = after(state("running"), step(0))
     assert progress.tokens_per_second is None

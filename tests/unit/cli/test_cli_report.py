@@ -45,6 +45,7 @@ def reported(*, before: list[dict[str, Any]], after: list[dict[str, Any]], path:
             "warnings": [{"path": "tasks.0.reward.endpoint", "problem": "it is down", "allowed": "one that is up"}],
             "groups": {"trained": 640, "dropped": {"all equal": 12}},
             "staleness": {"min": 0, "mean": 2.0, "max": 4},
+            "padding_waste": 0.062,
         },
         picture=Path("learning-curve.png"),
         next_command="curl http://127.0.0.1:8080/v1/runs/tiny-1/steps",
@@ -60,7 +61,15 @@ def test_the_last_line_is_the_path_of_the_summary(tmp_path: Path) -> None:
     after = [evaluation_row("add", 20, 0.8), evaluation_row("other", 20, None)]
     text = reported(before=before, after=after, path=long_path)
     assert text.splitlines()[-1] == long_path
-    for part in ("50.0%", "80.0%", "+30.0 points", "640 trained; dropped: 12 all equal", "/models/tiny", "1m01s"):
+    for part in (
+        "50.0%",
+        "80.0%",
+        "+30.0 points",
+        "640 trained; dropped: 12 all equal",
+        "/models/tiny",
+        "1m01s",
+        "6.2% of",
+    ):
         assert part in text
     assert "v15, by its score 0.825 on add: /runs/v000015" in text
     assert "tasks.0.reward.endpoint: it is down; wanted: one that is up" in text

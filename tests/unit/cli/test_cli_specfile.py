@@ -47,6 +47,14 @@ def test_paths_of_overrides_mean_relative_to_the_working_folder(
     assert spec.model.path == str(file.parent / "seed")
 
 
+def test_a_file_of_rollouts_is_a_path_like_the_others(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = specfile.load(file, overrides=["sync.period=never", "rollouts.from=rollouts.jsonl.gz"])
+    assert spec.rollouts.source == str(tmp_path / "rollouts.jsonl.gz")
+
+
 @pytest.mark.parametrize("path", ["hf://owner/name", "s3://bucket/model", "/absolute/model"])
 def test_addresses_and_absolute_paths_stay_as_they_are(file: Path, path: str) -> None:
     assert specfile.load(file, overrides=[f"model.path={path}"]).model.path == path

@@ -43,10 +43,13 @@ def test_a_run_is_shown_with_its_generators_and_nothing_wrapped(capsys: pytest.C
             {"id": "inference-1", "phase": "failed", "version": None, "trouble": "digest mismatch"},
         ]
     }
-    tables.print_run(RUN, fleet)
+    metrics = {"margin": 0.25, "entropy": 1.5, "pair_accuracy": 0.5}
+    task = {"task": "math", "pairs": 12, "reward_mean": 0.625, "length_mean": 31.0, "metrics": metrics}
+    tables.print_run(RUN | {"tasks": [task]}, fleet)
     lines = capsys.readouterr().out.splitlines()
     assert "state         stalled: no generator answers" in lines
     assert "step          23/400, 1m01s to go" in lines
+    assert "task math     12 pairs, reward 0.625, length 31, margin 0.25, entropy 1.5" in lines
     assert "inference-0   serving, version 20" in lines
     assert "inference-1   failed, no version yet: digest mismatch" in lines
     assert f"folder        {RUN['folder']}" in lines

@@ -16,3 +16,8 @@ def test_the_oldest_version_with_work_comes_first() -> None:
 def test_an_evaluation_goes_before_training_and_the_fleet_returns_after_it() -> None:
     assert target_version({0: 3, 25: 5}, evaluating=frozenset({25}), latest=0) == 25
     assert target_version({0: 3, 25: 0}, evaluating=frozenset({25}), latest=0) == 0
+
+
+def test_without_training_prompts_generators_are_left_alone_but_for_evaluations() -> None:
+    assert target_version({0: 0, 25: 5}, evaluating=frozenset({25}), latest=None) == 25
+    assert target_version({0: 0, 25: 0}, evaluating=frozenset({25}), latest=None) is None

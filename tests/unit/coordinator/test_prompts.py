@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.coordinator.prompts import Prompt, PromptPlan, Row, read_rows, task_of_slot
+from services.coordinator.plan import task_of_slot
+from services.coordinator.prompts import Prompt, PromptPlan, Row, read_rows
 from syncline import runspec
 from syncline.errors import InvalidSpec, RunFailed
 from syncline.runspec import MathReward

@@ -1,0 +1,117 @@
+"""Where the work of a step comes from, and on which stream it enters the system.
+
+Prompts enter on the stream of a version, for generators; recorded groups enter where generated and scored ones
+arrive, on the learner's own stream. Admission treats both alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Protocol
+
+from services.coordinator.plan import Plan, epochs
+from services.coordinator.prompts import PlannedPrompt, PromptPlan
+from services.coordinator.rollout_file import RolloutFile, Span
+from syncline import ids, keys
+from syncline.rollout_rows import group_of
+from syncline.runspec import RunSpec
+from syncline.v1.rollout_pb2 import PURPOSE_TRAINING, PromptTask, SamplingParams, TaskKey
+
+
+class Source(Protocol):
+    """The training work of one run."""
+
+    @property
+    def generated(self) -> bool:
+        """Whether generators have to answer it."""
+
+    @property
+    def too_long(self) -> dict[str, int]:
+        """Rows left out so far, as they do not fit the model, by task."""
+
+    def stream(self, version: int) -> str:
+        """Redis key of the stream for steps of `version`."""
+
+    def payloads(self, step: int, version: int) -> Sequence[bytes]:
+        """The messages of a step, one a prompt, always the same but for the time. Raises RunFailed."""
+
+
+class LivePrompts:
+    """Prompt tasks, to be generated and scored."""
+
+    generated: ClassVar[bool] = True
+
+    def __init__(self, spec: RunSpec, plan: PromptPlan, *, run_id: str) -> None:
+        self._spec = spec
+        self._plan = plan
+        self._run_id = run_id
+        self._tasks = {task.name: task for task in spec.tasks}
+
+    @property
+    def too_long(self) -> dict[str, int]:
+        return self._plan.too_long
+
+    def stream(self, version: int) -> str:
+        return keys.prompts(self._run_id, version)
+
+    def payloads(self, step: int, version: int) -> Sequence[bytes]:
+        return [self._task(step, version, prompt).SerializeToString() for prompt in self._plan.for_step(step)]
+
+    def _task(self, step: int, version: int, prompt: PlannedPrompt) -> PromptTask:
+        task = self._tasks[prompt.task]
+        generation = self._spec.generation
+        return PromptTask(
+            key=TaskKey(run_id=self._run_id, step=step, prompt_index=prompt.index),
+            purpose=PURPOSE_TRAINING,
+            version=version,
+            prompt_token_ids=prompt.token_ids,
+            sampling=SamplingParams(
+                temperature=generation.temperature, top_p=generation.top_p, max_tokens=self._spec.max_tokens_of(task)
+            ),
+            seeds=[
+                ids.sample_seed(self._spec.seed, step=step, prompt_index=prompt.index, sample_index=index)
+                for index in range(generation.samples_per_prompt)
+            ],
+            task=task.name,
+            reward_json=task.reward.model_dump_json(),
+            answer=prompt.answer,
+            prompt_text=prompt.text,
+            messages_json=prompt.messages_json,
+            admitted_at=time.time(),
+        )
+
+
+class RecordedGroups:
+    """Scored groups of a file. The first pass takes each task's rows as they lie, so that an exported run can be
+    trained again step by step; later passes are shuffled, each by a seed of its own."""
+
+    generated: ClassVar[bool] = False
+
+    def __init__(self, spec: RunSpec, file: RolloutFile, *, run_id: str) -> None:
+        self._file = file
+        self._run_id = run_id
+        self._plan = Plan(spec, {name: _deck(name, rows, seed=spec.seed) for name, rows in file.rows.items()})
+
+    @property
+    def too_long(self) -> dict[str, int]:
+        return self._file.too_long
+
+    def stream(self, version: int) -> str:
+        return keys.scored(self._run_id)
+
+    def payloads(self, step: int, version: int) -> Sequence[bytes]:
+        assert version == 0, "rollouts of a file are of one fixed policy"
+        return [
+            group_of(
+                self._file.read(span), key=TaskKey(run_id=self._run_id, step=step, prompt_index=index)
+            ).SerializeToString()
+            for index, span in enumerate(self._plan.for_step(step))
+        ]
+
+
+def _deck(task: str, rows: Sequence[Span], *, seed: int) -> Iterator[Span]:
+    """Every row once in its order, then in shuffled epochs without end."""
+    yield from rows
+    for order in epochs(len(rows), seed=seed, task=task):
+        yield from (rows[index] for index in order)

@@ -1,0 +1,142 @@
+"""The reward of verifiable tasks: a verifier of the registry says what a completion is worth."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from services.reward.metrics import CHECK_SECONDS
+from services.reward.verdicts import Item, Verdict
+from services.reward.verifiers.pool import VerifierPool
+from services.reward.verifiers.registry import VERIFIERS
+from services.reward.verifiers.verifier import Verifier
+from services.reward.verifiers.wire import Outcome, Question
+from syncline.errors import FieldProblem, InvalidSpec, Unavailable
+from syncline.rewardspec import RewardSpec, VerifierReward
+
+log = structlog.get_logger()
+
+_REMEMBERED_CHARS = 256
+"""Longer questions are not remembered: they hardly repeat, and memory must stay small."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The verifier that a run spec's reward names."""
+
+    name: str
+    verifier: Verifier
+    options: str
+
+
+class Verification:
+    """Asks the pool, and each question once: samples of a group, and a small model's answers, repeat."""
+
+    def __init__(
+        self, pool: VerifierPool, *, answer_chars: int, completion_chars: int = 65_536, remembered: int = 65_536
+    ) -> None:
+        self._pool = pool
+        self._answer_chars = answer_chars
+        self._completion_chars = completion_chars
+        self._remembered = remembered
+        self._known: OrderedDict[Question, Verdict] = OrderedDict()
+        self._asked: dict[Question, asyncio.Future[Outcome]] = {}
+        self._bugs: set[str] = set()
+
+    async def score(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict]:
+        """Raises InvalidSpec when a gold answer cannot be read: no fault of the policy, so it must not train as 0.
+
+        And, also without items, when there is no such verifier or when it does not take these options.
+        """
+        chosen = _chosen(spec)
+        questions = [self._question(chosen, item) for item in items]
+        found: dict[Question, Verdict] = {}
+        waiting: dict[Question, asyncio.Future[Outcome]] = {}
+        for question in questions:
+            if question is not None and question not in found and question not in waiting:
+                if (known := self._recall(question)) is not None:
+                    found[question] = known
+                else:
+                    waiting[question] = self._ask(question)
+        if waiting:
+            # Wait, which cancels nothing: another group may wait for the same outcome when this one is given up.
+            await asyncio.wait(waiting.values())
+        found |= {question: self._verdict(spec, question, outcome) for question, outcome in waiting.items()}
+        too_long = Verdict("unparsable", cause=self._too_long(chosen))
+        return [too_long if question is None else found[question] for question in questions]
+
+    def _question(self, chosen: _Chosen, item: Item) -> Question | None:
+        """What to ask of one sample; None when it is too long to be looked at."""
+        verifier = chosen.verifier
+        if verifier.needs_answer and not item.answer.strip():
+            raise _bad_gold(item.answer, f"{chosen.name} needs a gold answer")
+        answer: str | None = item.completion
+        if verifier.cut is not None:
+            answer = verifier.cut(item.completion, longest=self._answer_chars)
+        elif len(item.completion) > self._completion_chars:
+            answer = None
+        if answer is None:
+            return None
+        return Question(chosen.name, verifier.cut_gold(item.answer), answer, chosen.options)
+
+    def _too_long(self, chosen: _Chosen) -> str:
+        if chosen.verifier.cut is not None:
+            return f"answer above {self._answer_chars} characters"
+        return f"completion above {self._completion_chars} characters"
+
+    def _recall(self, question: Question) -> Verdict | None:
+        verdict = self._known.get(question)
+        if verdict is not None:
+            self._known.move_to_end(question)
+        return verdict
+
+    def _ask(self, question: Question) -> asyncio.Future[Outcome]:
+        """The outcome of a question; everybody who asks the same meanwhile gets the same."""
+        asked = self._asked.get(question)
+        if asked is None:
+            asked = self._asked[question] = self._pool.ask(question)
+            asked.add_done_callback(lambda _: self._asked.pop(question, None))
+        return asked
+
+    def _verdict(self, spec: RewardSpec, question: Question, asked: asyncio.Future[Outcome]) -> Verdict:
+        try:
+            outcome = asked.result()
+        except Unavailable as error:
+            return Verdict("unavailable", cause=error.message)
+        CHECK_SECONDS.labels(spec.type).observe(outcome.seconds)
+        if outcome.status == "gold":
+            raise _bad_gold(question.gold, f"cannot be read by {question.verifier}: {outcome.cause}")
+        if outcome.bug and outcome.cause not in self._bugs:
+            self._bugs.add(outcome.cause)
+            log.error("verifier_failed", cause=outcome.cause)
+        verdict = Verdict(outcome.status, score=outcome.score, cause=outcome.cause)
+        if not outcome.accident and len(question.gold) + len(question.answer) <= _REMEMBERED_CHARS:
+            self._known[question] = verdict
+            if len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+        return replace(verdict, seconds=outcome.seconds)
+
+
+def _chosen(spec: RewardSpec) -> _Chosen:
+    if not isinstance(spec, VerifierReward):
+        return _Chosen("math", VERIFIERS["math"], "{}")
+    verifier = VERIFIERS.get(spec.name)
+    if verifier is None:
+        raise InvalidSpec(
+            [FieldProblem("reward.name", f"there is no verifier {spec.name!r}", ", ".join(sorted(VERIFIERS)))]
+        )
+    verifier.read_options(spec.options)
+    if verifier.scale == "graded" and spec.scale == "binary":
+        raise InvalidSpec([FieldProblem("reward.scale", f"{spec.name} gives graded scores", "graded")])
+    return _Chosen(spec.name, verifier, json.dumps(spec.options, sort_keys=True))
+
+
+def _bad_gold(gold: str, problem: str) -> InvalidSpec:
+    return InvalidSpec(
+        [FieldProblem("answer", f"{gold[:80]!r} {problem}", "for math: a number, or LaTeX as in \\frac{1}{2}")]
+    )

@@ -1,0 +1,309 @@
+"""TRL as an outside oracle: its own trainers and ours compute the loss of the same weights on the same ragged batches.
+
+Not a formula written down twice: `DPOTrainer.compute_loss` and `GRPOTrainer.compute_loss` run TRL's forward pass, its
+output layer, its losses and its backward pass, from the same model folders and token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from services.learner.batch import PlannedGroup, TokenRows, token_rows
+from services.learner.policy import Policy
+from syncline.algo.algorithm import Algorithm, LossBatch
+from syncline.algo.dpo import DPO
+from syncline.algo.group_dpo import GroupDPO
+from syncline.algo.grpo import GRPO
+from syncline.algo.metrics import token_metrics
+from syncline.algo.pairs import RandomPair
+from syncline.v1.rollout_pb2 import ScoredGroup
+from tests.integration.learner_world import SAMPLES, scored_group, spec_of
+from tests.integration.tiny_models import PAD, make_tiny_model, tiny_tokenizer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+CPU = torch.device("cpu")
+LONGEST = 16  # max_completion_length, which dr_grpo divides by
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What the learner computes: the loss divided as TRL does it, its gradients, and the batch behind them."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    batch: LossBatch
+    rows: TokenRows
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {name: measured.mean().value for name, measured in token_metrics(self.batch).items()}
+
+
+@pytest.fixture(scope="module", params=["untied", "tied"])
+def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A policy and its reference, as far apart as training moves them: of strangers k3 is in the millions."""
+    root = tmp_path_factory.mktemp("models")
+    tied = request.param == "tied"
+    reference = make_tiny_model(root / "reference", seed=0, tied=tied, hidden=32, layers=2, heads=2)
+    model = _plain(reference)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(root / "policy")
+    return root / "policy", reference
+
+
+# ---- DPO
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "loss_type", "prompts"),
+    [
+        (DPO(beta=0.1), {"sigmoid": 1.0}, (1, 2, 3, 5)),
+        (DPO(beta=0.5, length_normalize=True), {"sigmoid_norm": 1.0}, (1, 2, 3, 5)),
+        # TRL takes the mean over all chosen tokens of a batch, we that within each completion: the same for one pair.
+        (DPO(beta=0.1, nll_weight=0.7), {"sigmoid": 1.0, "sft": 0.7}, (1,)),
+        # All correct x all incorrect of one prompt.
+        (GroupDPO(beta=0.1), {"sigmoid": 1.0}, (2,)),
+    ],
+    ids=["dpo", "length_normalize", "nll", "group_dpo"],
+)
+def test_dpo_is_that_of_trl(
+    folders: tuple[Path, Path], algorithm: DPO, loss_type: dict[str, float], prompts: Sequence[int], tmp_path: Path
+) -> None:
+    groups = _planned(algorithm, [_group(folders[0], prompt) for prompt in prompts])
+    # DPO: a mean over pairs. GroupDPO: the sum over prompts of means over pairs, here of one prompt.
+    ours = _ours(algorithm, groups, folders, divide_by=float(len(prompts)))
+    trainer = _dpo_trainer(folders, tmp_path, beta=algorithm.beta, loss_type=loss_type)
+    theirs, gradients = _theirs(trainer, _preferences(ours))
+    _assert_same(ours, theirs, gradients)
+    logged = {name: values[-1] for name, values in trainer._metrics["eval"].items()}
+    entropy, means = logged["entropy"], algorithm.loss(ours.batch).metrics
+    if all(len(group.plan.pairs) == 1 for group in groups):  # else TRL counts a token as often as it is in a pair
+        assert ours.metrics["entropy"] == pytest.approx(entropy, abs=1e-5)
+    if not algorithm.length_normalize:
+        for name, key in (("chosen_log_prob", "logps/chosen"), ("rejected_log_prob", "logps/rejected")):
+            assert means[name].mean().value == pytest.approx(logged[key], abs=1e-4)
+        assert means["margin"].mean().value == pytest.approx(logged["rewards/margins"], abs=1e-5)
+        assert means["pair_accuracy"].mean().value == pytest.approx(logged["rewards/accuracies"])
+
+
+# ---- GRPO
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        (GRPO(beta=0.0), {"loss_type": "dr_grpo"}),
+        (GRPO(beta=0.05), {"loss_type": "dr_grpo"}),
+        (GRPO(beta=0.05, clip=0.2), {"loss_type": "dr_grpo", "epsilon": 0.2}),
+        (GRPO(beta=0.05, importance_cap=2.0), {"loss_type": "dr_grpo"}),
+        (GRPO(beta=0.05, scale_rewards=True), {"loss_type": "dr_grpo"}),
+        (GRPO(beta=0.05, length_normalize=True), {"loss_type": "grpo"}),
+        (GRPO(beta=0.05, entropy_weight=0.3), {"loss_type": "dr_grpo", "entropy_coef": 0.3}),
+    ],
+    ids=["plain", "kl", "clip", "importance_cap", "scale_rewards", "length_normalize", "entropy"],
+)
+def test_grpo_is_that_of_trl(
+    folders: tuple[Path, Path], algorithm: GRPO, options: dict[str, Any], tmp_path: Path
+) -> None:
+    # TRL's entropy is a mean over the tokens of a batch, ours one within each completion: the same for equal lengths.
+    length = 3 if algorithm.entropy_weight else None
+    groups = _planned(algorithm, [_group(folders[0], prompt, length=length) for prompt in (1, 2, 3, 5)])
+    if not algorithm.length_normalize:  # sum over tokens / (rows * LONGEST); the entropy term has no LONGEST
+        policy, entropy = (
+            _ours(GRPO(**{**_options(algorithm), **term}), groups, folders, divide_by=len(groups) * factor)
+            for term, factor in (({"entropy_weight": 0.0}, float(LONGEST)), ({}, 1.0))
+        )
+        unscaled = _ours(GRPO(**{**_options(algorithm), "entropy_weight": 0.0}), groups, folders, divide_by=len(groups))
+        loss = policy.loss + entropy.loss - unscaled.loss
+        gradients = {n: policy.gradients[n] + entropy.gradients[n] - unscaled.gradients[n] for n in policy.gradients}
+        ours = Ours(loss, gradients, policy.batch, policy.rows)
+    else:
+        ours = _ours(algorithm, groups, folders, divide_by=float(len(groups)))
+    trainer = _grpo_trainer(folders, tmp_path, beta=algorithm.beta, **options)
+    inputs = _rollouts(groups, ours)
+    if algorithm.clip is not None:
+        inputs["old_per_token_logps"] = inputs["generator"]
+    if algorithm.importance_cap is not None:
+        trainer.use_vllm = True  # nothing but whether `compute_loss` multiplies by this:
+        inputs["importance_sampling_ratio"] = torch.exp(inputs["policy"] - inputs["generator"]).clamp(
+            max=algorithm.importance_cap
+        )
+    theirs, their_gradients = _theirs(trainer, inputs)
+    _assert_same(ours, theirs, their_gradients)
+    logged = {name: values[-1] for name, values in trainer._metrics["eval"].items()}
+    assert ours.metrics["entropy"] == pytest.approx(logged["entropy"], abs=1e-5)
+    if algorithm.beta:
+        assert ours.metrics["kl_reference"] == pytest.approx(logged["kl"], rel=1e-4)
+
+
+# ---- the learner's side
+
+
+def _group(folder: Path, prompt: int, *, length: int | None = None) -> ScoredGroup:
+    """Ragged completions, some of which end with the end-of-text token; both right and wrong ones."""
+    scored = scored_group(spec_of(folder, prompts_per_step=8), 0, prompt)
+    if length is not None:
+        for sample in scored.group.samples:
+            tokens = (list(sample.token_ids) * length)[:length]
+            sample.token_ids[:], sample.log_probs[:] = tokens, [-1.0 - 0.1 * i for i in range(length)]
+    return scored
+
+
+def _planned(algorithm: Algorithm, groups: Sequence[ScoredGroup]) -> list[PlannedGroup]:
+    return [
+        PlannedGroup(group, algorithm.plan([v.score for v in group.verdicts], RandomPair(), Random(0)))
+        for group in groups
+    ]
+
+
+def _ours(
+    algorithm: Algorithm, groups: Sequence[PlannedGroup], folders: tuple[Path, Path], *, divide_by: float
+) -> Ours:
+    """The loss of one micro-batch by the code that the learner's step runs."""
+    policy, reference = Policy.trainable(folders[0], dtype=torch.float32, device=CPU), _frozen(folders[1])
+    rows = token_rows(groups, device=CPU)
+    log_probs, entropy = policy.score(rows)
+    with torch.no_grad():
+        reference_log_probs, _ = reference.score(rows)
+    batch = LossBatch.of(
+        [group.plan for group in groups],
+        log_probs_RT=log_probs,
+        entropy_RT=entropy,
+        reference_RT=reference_log_probs,
+        generator_RT=rows.generator_RT,
+        mask_RT=rows.mask_RT,
+    )
+    loss = algorithm.loss(batch).loss_sum / divide_by
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in policy.named_parameters() if parameter.grad is not None}
+    return Ours(loss.detach(), gradients, batch, rows)
+
+
+def _frozen(folder: Path) -> Policy:
+    return Policy.frozen(folder, dtype=torch.float32, device=CPU)
+
+
+def _options(algorithm: GRPO) -> dict[str, Any]:
+    return {name: getattr(algorithm, name) for name in GRPO.__dataclass_fields__}
+
+
+# ---- TRL's side
+
+
+def _preferences(ours: Ours) -> dict[str, Tensor]:
+    """What TRL's collator for preferences makes: all chosen rows, then all rejected ones, padded on the right."""
+    order = torch.cat([ours.batch.chosen_P, ours.batch.rejected_P])
+    input_ids = ours.rows.input_ids_RW[order].clone()
+    mask = torch.zeros_like(input_ids, dtype=torch.bool)
+    mask[:, -ours.rows.num_targets :] = ours.rows.mask_RT[order]
+    attention = mask.flip(1).cumsum(1).flip(1) > 0  # everything up to the last completion token
+    input_ids[~attention] = PAD
+    return {"input_ids": input_ids, "attention_mask": attention.long(), "completion_mask": mask.long()}
+
+
+def _rollouts(groups: Sequence[PlannedGroup], ours: Ours) -> dict[str, Tensor]:
+    """What TRL's rollout makes: prompts padded on the left, completions and all that is known of them on the right."""
+    samples = [(group.scored.group.task.prompt_token_ids, group.scored.group.samples[i]) for group in groups
+               for i in group.plan.rows]  # fmt: skip
+    prompt_width = max(len(prompt) for prompt, _ in samples)
+    width = max(len(sample.token_ids) for _, sample in samples)
+
+    def left(of: Callable[[Sequence[int]], list[int]], padding: int) -> Tensor:
+        return torch.tensor([[padding] * (prompt_width - len(prompt)) + of(prompt) for prompt, _ in samples])
+
+    def right(rows: Sequence[Sequence[float]], padding: float) -> Tensor:
+        return torch.tensor([[*row] + [padding] * (width - len(row)) for row in rows])
+
+    def tokens(values_RT: Tensor) -> Tensor:
+        return right([row[inside].tolist() for row, inside in zip(values_RT, ours.batch.mask_RT, strict=True)], 0.0)
+
+    assert ours.batch.reference_RT is not None
+    return {
+        "prompt_ids": left(list, PAD),
+        "prompt_mask": left(lambda prompt: [1] * len(prompt), 0),
+        "completion_ids": right([list(sample.token_ids) for _, sample in samples], PAD),
+        "completion_mask": right([[1] * len(sample.token_ids) for _, sample in samples], 0),
+        "advantages": ours.batch.advantage_R,
+        "ref_per_token_logps": tokens(ours.batch.reference_RT),
+        "policy": tokens(ours.batch.log_probs_RT.detach()),
+        "generator": tokens(ours.batch.generator_RT),
+    }
+
+
+def _dpo_trainer(folders: tuple[Path, Path], out: Path, *, beta: float, loss_type: dict[str, float]) -> Any:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    unused = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+    options = {"beta": beta, "loss_type": list(loss_type), "loss_weights": list(loss_type.values())}
+    return _ready(
+        DPOTrainer(
+            model=_plain(folders[0]),
+            ref_model=_plain(folders[1]),
+            args=DPOConfig(str(out), **options, **_ON_A_CPU),
+            train_dataset=unused,
+            processing_class=tiny_tokenizer(),
+        )
+    )
+
+
+def _grpo_trainer(folders: tuple[Path, Path], out: Path, **options: Any) -> Any:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    sizes = {"num_generations": SAMPLES, "per_device_train_batch_size": SAMPLES, "max_completion_length": LONGEST}
+    # TRL's own default lets rho's gradient flow into the KL term as well; the paper's KL term is k3 alone.
+    options["use_bias_correction_kl"] = False
+    return _ready(
+        GRPOTrainer(
+            model=_plain(folders[0]),
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=GRPOConfig(str(out), **sizes, **options, **_ON_A_CPU),
+            train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
+            processing_class=tiny_tokenizer(),
+        )
+    )
+
+
+_ON_A_CPU: dict[str, Any] = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none"}
+
+
+def _plain(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def _ready(trainer: Any) -> Any:
+    trainer.model.eval()  # TRL divides by the accumulation steps of a training loop only in training
+    return trainer
+
+
+def _theirs(trainer: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = trainer.compute_loss(trainer.model, inputs)
+    loss.backward()
+    found = {name: parameter.grad for name, parameter in trainer.model.named_parameters() if parameter.grad is not None}
+    return loss.detach(), found
+
+
+def _assert_same(ours: Ours, loss: Tensor, gradients: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(ours.loss, loss, rtol=0, atol=1e-5)
+    assert ours.gradients.keys() == gradients.keys()
+    norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm().item()
+    assert norm > 1e-3, "a gradient of nothing proves nothing"
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            ours.gradients[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
