@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from services.coordinator.prompts import PlannedPrompt, PromptPlan
 from syncline import ids, keys
 from syncline.algo.schedule import Schedule
+from syncline.errors import Unavailable
 from syncline.runspec import Evaluation, RunSpec
 from syncline.streams import Streams
 from syncline.v1.rollout_pb2 import PURPOSE_EVALUATION, PURPOSE_TRAINING, PromptTask, SamplingParams, TaskKey
@@ -31,16 +32,20 @@ class Admission:
         self._plan = plan
         self._tasks = {task.name: task for task in spec.tasks}
         self.next_step = 0
-        """First step that is not admitted yet."""
+        """First step that is not admitted yet; Redis holds the same number, or has lost something."""
 
     async def start(self, step: int) -> None:
         """Begin at `step` with an empty system."""
         await self._streams.purge_run(self._run_id)
         await self._streams.open_run(self._run_id)
+        await self._redis.set(keys.admitted(self._run_id), step)
         self.next_step = step
 
     async def admit(self, *, learner_step: int, latest_version: int) -> range:
-        """Admit every step that is admissible and not admitted yet; returns those steps."""
+        """Admit every step that is admissible and not admitted yet; returns those steps.
+
+        Raises Unavailable when Redis loses its data meanwhile; `lost` says so from then on.
+        """
         allowed = self.schedule.admissible_steps(learner_step=learner_step, latest_version=latest_version)
         steps = range(max(self.next_step, allowed.start), allowed.stop)
         for step in steps:
@@ -52,12 +57,13 @@ class Admission:
                 payloads=[task.SerializeToString() for task in tasks],
             )
             self.next_step = step + 1
-            await self._redis.set(keys.admitted(self._run_id), self.next_step)
+            if not await self._redis.set(keys.admitted(self._run_id), self.next_step, xx=True):
+                raise Unavailable(f"Redis lost its data while step {step} was admitted")
         return steps
 
     async def lost(self) -> bool:
-        """Whether Redis has lost what was admitted."""
-        return self.next_step > 0 and await self._redis.get(keys.admitted(self._run_id)) is None
+        """Whether Redis has lost what was admitted: all of it, or the last seconds before it was killed."""
+        return await self._redis.get(keys.admitted(self._run_id)) != str(self.next_step).encode()
 
     def _task(self, step: int, version: int, prompt: PlannedPrompt) -> PromptTask:
         task = self._tasks[prompt.task]

@@ -34,6 +34,8 @@ class RunRecord(BaseModel):
     spec: RunSpec
     state: RunState = RunState.PENDING
     reason: str = ""
+    paused: bool = False
+    """Whether a person holds the run, through lost attempts and restarts of the coordinator."""
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -91,6 +93,8 @@ class Run:
         """Move the state machine, save, and tell followers. Raises Conflict where the event has no place."""
         before, self.record.state = self.record.state, transition(self.record.state, event)
         self.record.reason = reason
+        if event in (RunEvent.PAUSE, RunEvent.RESUME):
+            self.record.paused = event is RunEvent.PAUSE
         if event is RunEvent.START and self.record.started_at is None:
             self.record.started_at = time.time()
         self.record.finished_at = time.time() if self.record.state.terminal else None

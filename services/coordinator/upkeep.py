@@ -24,6 +24,7 @@ from services.coordinator.fleet import Fleet, Load
 from services.coordinator.store import Run
 from syncline import keys
 from syncline.algo.schedule import Period, Schedule
+from syncline.errors import Unavailable
 from syncline.runspec import RunSpec, SyncChange
 from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
@@ -45,7 +46,6 @@ class Upkeep:
         fleet: Fleet,
         stall_after_s: float,
     ) -> None:
-        self.paused = run.state is RunState.PAUSED
         self._run = run
         self._admission = admission
         self._evaluator = evaluator
@@ -132,6 +132,8 @@ class Upkeep:
                         await self._turn()
                 except (RedisError, *CONNECTION_ERRORS) as error:
                     self._stall(f"Redis does not answer ({error})")
+                except Unavailable as error:
+                    self._stall(error.message)
                 if collecting.done():
                     await collecting
                 with suppress(TimeoutError):
@@ -149,14 +151,14 @@ class Upkeep:
             await self._evaluator.send_again()
         for version in sorted(self._handles):
             await self._evaluator.start(version)  # before training prompts, so that they are first in the stream
-        if not self._training_over and not self.paused:
+        if not self._training_over and not self._run.record.paused:
             async with self._admitting:
                 await self._admission.admit(learner_step=self._learner_step, latest_version=self._latest())
         backlog = await self._backlog()
         self._point_fleet_at(target_version(backlog, evaluating=self._evaluator.versions, latest=self._latest()))
         await self._replace_dead_letters()
         self._forget_finished_versions(backlog)
-        if not self.paused:
+        if not self._run.record.paused:
             await self._watch_for_stalls(backlog)
 
     @property
