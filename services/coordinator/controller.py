@@ -68,8 +68,8 @@ class RunController:
 
     async def drive(self) -> None:
         """Bring the run to a terminal state. Cancelling this coroutine leaves the state to the caller."""
-        self.run.apply(RunEvent.START if self.run.state is RunState.PENDING else RunEvent.LOSE_ATTEMPT)
         try:
+            self.run.apply(RunEvent.START if self.run.state is RunState.PENDING else RunEvent.LOSE_ATTEMPT)
             self._upkeep = await self._prepare()
             await self._train(self._upkeep)
             self.run.apply(RunEvent.SUCCEED)
@@ -175,9 +175,7 @@ class RunController:
             reported=len(self.run.series["steps"]),
         )
         self._fleet.on_load = upkeep.loaded
-        self._fleet.on_trouble = lambda generator, error: self.run.emit(
-            "fleet", {"generator": generator, "event": "load_failed", "error": error}
-        )
+        self._fleet.on_trouble = upkeep.load_failed
         self._learner = (client, stub)
         listening = asyncio.create_task(self._listen(client.stream(stub.Train, request), upkeep, peer=learner.id))
         keeping = asyncio.create_task(upkeep.run(), name=f"upkeep:{self.run.id}")

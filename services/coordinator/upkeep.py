@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -24,7 +25,7 @@ from services.coordinator.fleet import Fleet, Load
 from services.coordinator.store import Run
 from syncline import keys
 from syncline.algo.schedule import Period, Schedule
-from syncline.errors import Unavailable
+from syncline.errors import StorageError, Unavailable
 from syncline.runspec import RunSpec, SyncChange
 from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
@@ -91,10 +92,16 @@ class Upkeep:
         """A generator holds another version."""
         metrics.observe_load(load)
         data = {"swap_seconds": load.response.swap_seconds, "probe_error": load.response.probe_error}
-        self._run.emit(
-            "fleet", {"event": "loaded", "generator": load.generator, "version": load.handle.version, **data}
-        )
+        self._tell_of_fleet({"event": "loaded", "generator": load.generator, "version": load.handle.version, **data})
         self.progress()
+
+    def load_failed(self, generator: str, error: str) -> None:
+        """A generator could not take the version."""
+        self._tell_of_fleet({"event": "load_failed", "generator": generator, "error": error})
+
+    def _tell_of_fleet(self, data: Mapping[str, Any]) -> None:
+        with suppress(StorageError):  # a full disk is the run's trouble, and its next write says so; not the fleet's
+            self._run.emit("fleet", dict(data))
 
     def progress(self) -> None:
         """Something moved: nothing is stalled, and there may be work to do."""

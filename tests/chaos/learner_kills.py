@@ -126,8 +126,9 @@ class _Attempt:
             async with asyncio.timeout(_DEADLINE_S):
                 async for event in self.client.stream(stub.Train, request):
                     finished = await self._on_event(event, reports, outcome) or finished
-        except SynclineError as error:
-            assert self._kill is not None, f"the learner went away by itself: {error.message}"
+        except SynclineError:
+            if self._kill is None:
+                raise  # it went away by itself
         if self._killer is not None and not finished:
             await self._killer
         return finished
