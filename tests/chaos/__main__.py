@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ _FOLDER = Path(".cache/chaos").resolve()
 
 def main() -> int:
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the stack, as Ctrl-C does
     one = arguments.seed
     learners = [one] if one is not None and arguments.seeds else range(arguments.seeds)
     stacks = [one] if one is not None and arguments.stacks else range(arguments.stacks)
