@@ -12,6 +12,9 @@ GENERATORS ?= 1
 ENGINE ?= vllm
 ARGS ?=
 JOBS ?= 2
+SEEDS ?= 100
+STACKS ?= 20
+SEED ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -62,6 +65,9 @@ type: $(STAMP) ## Types, strictly
 layers: $(STAMP) ## Who may import whom
 	$(BIN)/lint-imports
 
+chaos: $(STAMP) ## Kill everything at random and compare the ends. SEEDS=100 (learners) STACKS=20 SEED=one of them
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --stacks $(STACKS) $(if $(SEED),--seed $(SEED))
+
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -83,7 +89,7 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run up down setup test test-fast pytest lint fmt type layers bench protos verify clean help
+.PHONY: run up down setup test test-fast pytest lint fmt type layers chaos bench protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
 

@@ -15,6 +15,7 @@ from services.coordinator.prompts import PlannedPrompt
 from services.coordinator.sources import Source
 from syncline import ids, keys
 from syncline.algo.schedule import Schedule
+from syncline.errors import Unavailable
 from syncline.runspec import Evaluation, RunSpec
 from syncline.streams import Streams
 from syncline.v1.rollout_pb2 import PURPOSE_EVALUATION, PromptTask, SamplingParams, TaskKey
@@ -30,16 +31,20 @@ class Admission:
         self.schedule = schedule
         self.source = source
         self.next_step = 0
-        """First step that is not admitted yet."""
+        """First step that is not admitted yet; Redis holds the same number, or has lost something."""
 
     async def start(self, step: int) -> None:
         """Begin at `step` with an empty system."""
         await self._streams.purge_run(self._run_id)
         await self._streams.open_run(self._run_id)
+        await self._redis.set(keys.admitted(self._run_id), step)
         self.next_step = step
 
     async def admit(self, *, learner_step: int, latest_version: int) -> range:
-        """Admit every step that is admissible and not admitted yet; returns those steps."""
+        """Admit every step that is admissible and not admitted yet; returns those steps.
+
+        Raises Unavailable when Redis loses its data meanwhile; `lost` says so from then on.
+        """
         allowed = self.schedule.admissible_steps(learner_step=learner_step, latest_version=latest_version)
         steps = range(max(self.next_step, allowed.start), allowed.stop)
         for step in steps:
@@ -50,12 +55,13 @@ class Admission:
                 payloads=self.source.payloads(step, version),
             )
             self.next_step = step + 1
-            await self._redis.set(keys.admitted(self._run_id), self.next_step)
+            if not await self._redis.set(keys.admitted(self._run_id), self.next_step, xx=True):
+                raise Unavailable(f"Redis lost its data while step {step} was admitted")
         return steps
 
     async def lost(self) -> bool:
-        """Whether Redis has lost what was admitted."""
-        return self.next_step > 0 and await self._redis.get(keys.admitted(self._run_id)) is None
+        """Whether Redis has lost what was admitted: all of it, or the last seconds before it was killed."""
+        return await self._redis.get(keys.admitted(self._run_id)) != str(self.next_step).encode()
 
 
 def evaluation_tasks(

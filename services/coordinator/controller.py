@@ -70,8 +70,8 @@ class RunController:
 
     async def drive(self) -> None:
         """Bring the run to a terminal state. Cancelling this coroutine leaves the state to the caller."""
-        self.run.apply(RunEvent.START if self.run.state is RunState.PENDING else RunEvent.LOSE_ATTEMPT)
         try:
+            self.run.apply(RunEvent.START if self.run.state is RunState.PENDING else RunEvent.LOSE_ATTEMPT)
             self._upkeep = await self._prepare()
             await self._train(self._upkeep)
             await asyncio.to_thread(tidy, self.run)
@@ -88,13 +88,12 @@ class RunController:
         """Another sync period from the next window on of which nothing is admitted yet."""
         upkeep = self._at_work()
         async with upkeep.change(period) as spec:
-            await self._update_learner(spec=spec, paused=upkeep.paused)
+            await self._update_learner(spec=spec, paused=self.run.record.paused)
 
     async def pause(self) -> None:
         """Hold the run: what is generated stays, the learner waits before its next step."""
         transition(self.run.state, RunEvent.PAUSE)  # refuse before the learner is asked
         await self._update_learner(paused=True)
-        self._at_work().paused = True
         self.run.apply(RunEvent.PAUSE, "paused on request")
 
     async def resume(self) -> None:
@@ -102,7 +101,6 @@ class RunController:
         transition(self.run.state, RunEvent.RESUME)
         await self._update_learner(paused=False)
         self.run.apply(RunEvent.RESUME)
-        self._at_work().paused = False
         self._at_work().progress()
 
     def _at_work(self) -> Upkeep:
@@ -182,12 +180,13 @@ class RunController:
         client = Client(learner.address, peer=learner.id)
         stub = client.stub(LearnerServiceStub)
         request = TrainRequest(
-            run_id=self.run.id, spec_json=self.run.spec.model_dump_json(), run_dir=str(self.run.folder.resolve())
+            run_id=self.run.id,
+            spec_json=self.run.spec.model_dump_json(),
+            run_dir=str(self.run.folder.resolve()),
+            reported=len(self.run.series["steps"]),
         )
         self._fleet.on_load = upkeep.loaded
-        self._fleet.on_trouble = lambda generator, error: self.run.emit(
-            "fleet", {"generator": generator, "event": "load_failed", "error": error}
-        )
+        self._fleet.on_trouble = upkeep.load_failed
         self._learner = (client, stub)
         listening = asyncio.create_task(self._listen(client.stream(stub.Train, request), upkeep, peer=learner.id))
         keeping = asyncio.create_task(upkeep.run(), name=f"upkeep:{self.run.id}")
@@ -241,6 +240,8 @@ class RunController:
 
     async def _on_loaded(self, loaded: Loaded, upkeep: Upkeep) -> None:
         self.run.rewind(loaded.first_step)
+        for report in loaded.missed:
+            self._on_step(report)
         self.run.record.published = sorted(h.version for h in loaded.published if h.version <= loaded.first_step)
         update_standings(self.run)  # before any step: the learner deletes by them
         try:
@@ -251,7 +252,7 @@ class RunController:
             reports.add_phase(self.run, "starting", time.time() - (self.run.record.started_at or time.time()))
             self.run.apply(RunEvent.TRAIN)
         self.run.emit("message", {"text": f"{loaded.num_parameters:,} parameters, from step {loaded.first_step}"})
-        if upkeep.paused:  # an attempt was lost in a pause; the new learner does not know of it
+        if self.run.record.paused:  # an attempt was lost in a pause; the new learner does not know of it
             await self.pause()
 
     def _on_step(self, report: StepReport) -> None:

@@ -141,7 +141,8 @@ class Runs:
             await asyncio.wait({task})
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("run_controller_failed", exc_info=error)
-                run.apply(RunEvent.FAIL, f"the coordinator failed ({type(error).__name__}); see its log")
+                if not run.state.terminal:
+                    run.apply(RunEvent.FAIL, f"the coordinator failed ({type(error).__name__}); see its log")
                 write_summary(run)
         finally:
             task.cancel()

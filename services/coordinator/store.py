@@ -8,21 +8,26 @@ from the learner's saved states.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from pydantic import BaseModel, ConfigDict
 
 from services.coordinator.rollout_file import Origin
 from syncline import checkpoints
 from syncline.bell import Bell
-from syncline.errors import FieldProblem, NotFound
+from syncline.errors import FieldProblem, NotFound, StorageError
 from syncline.runspec import RunSpec, SyncChange
 from syncline.state import RunEvent, RunState, transition
 
+log = structlog.get_logger()
 Series = Literal["events", "steps", "evaluations", "samples"]
 _SERIES: tuple[Series, ...] = ("events", "steps", "evaluations", "samples")
 
@@ -36,6 +41,8 @@ class RunRecord(BaseModel):
     spec: RunSpec
     state: RunState = RunState.PENDING
     reason: str = ""
+    paused: bool = False
+    """Whether a person holds the run, through lost attempts and restarts of the coordinator."""
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -82,7 +89,8 @@ class Run:
         return self.record.state
 
     def save(self) -> None:
-        checkpoints.write_text(self.folder / "run.json", self.record.model_dump_json(indent=1) + "\n")
+        """Write the record. Raises StorageError."""
+        self._write("run.json", self.record.model_dump_json(indent=1) + "\n")
 
     def change_sync(self, changes: tuple[SyncChange, ...]) -> None:
         """Record later sync periods in the spec, so that a resumed run follows the same schedule."""
@@ -94,14 +102,28 @@ class Run:
         )
 
     def apply(self, event: RunEvent, reason: str = "") -> None:
-        """Move the state machine, save, and tell followers. Raises Conflict where the event has no place."""
-        before, self.record.state = self.record.state, transition(self.record.state, event)
+        """Move the state machine, save, and tell followers.
+
+        Raises Conflict where the event has no place, and StorageError, with nothing changed, when it cannot be
+        written. An end holds even then: a full disk must not keep a run from failing.
+        """
+        earlier, before = self.record, self.record.state
+        self.record = earlier.model_copy(update={"state": transition(before, event)})
         self.record.reason = reason
+        if event in (RunEvent.PAUSE, RunEvent.RESUME):
+            self.record.paused = event is RunEvent.PAUSE
         if event is RunEvent.START and self.record.started_at is None:
             self.record.started_at = time.time()
         self.record.finished_at = time.time() if self.record.state.terminal else None
-        self.save()
-        self.emit("state", {"state": self.record.state, "before": before, "reason": reason})
+        try:
+            self.save()
+            self.emit("state", {"state": self.record.state, "before": before, "reason": reason})
+        except StorageError as error:
+            if not self.record.state.terminal:
+                self.record = earlier
+                raise
+            log.error("end_not_written", run_id=self.id, state=self.record.state, error=error.message)
+            self.changed.ring()
 
     def emit(self, kind: str, data: dict[str, Any]) -> None:
         """Append to the event log; its sequence number is the id that SSE clients resume from."""
@@ -115,12 +137,13 @@ class Run:
             self.emit("warning", warning)
 
     def append(self, name: Series, *rows: dict[str, Any]) -> None:
-        """Append rows to a series and ring the bell."""
+        """Append rows to a series, all or none, and ring the bell. Raises StorageError."""
         if not rows:
             return
+        path = self.folder / f"{name}.jsonl"
+        with _storing(path):
+            _append(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         self.series[name].extend(rows)
-        with (self.folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
         self.changed.ring()
 
     def rewind(self, step: int) -> None:
@@ -129,9 +152,13 @@ class Run:
         for name in series:
             kept = [row for row in self.series[name] if row.get("step", row.get("version", 0) - 1) < step]
             if len(kept) < len(self.series[name]):
+                self._write(f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
                 self.series[name] = kept
-                checkpoints.write_text(self.folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         self.record.step = step
+
+    def _write(self, name: str, text: str) -> None:
+        with _storing(self.folder / name):
+            checkpoints.write_text(self.folder / name, text)
 
 
 class RunStore:
@@ -144,6 +171,7 @@ class RunStore:
         found = [path.parent for path in root.glob("*/run.json")]
         records = [(folder, RunRecord.model_validate_json((folder / "run.json").read_text())) for folder in found]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
+            checkpoints.sweep(folder)
             self._runs[record.id] = Run(folder, record)
 
     def create(
@@ -155,8 +183,8 @@ class RunStore:
         idempotency_key: str = "",
         body_digest: str = "",
     ) -> Run:
+        """A new run, pending. Raises StorageError, and leaves nothing."""
         folder = self.root / run_id
-        folder.mkdir()
         record = RunRecord(
             id=run_id,
             spec=spec,
@@ -165,9 +193,16 @@ class RunStore:
             body_digest=body_digest,
             rollouts=rollouts,
         )
-        run = self._runs[run_id] = Run(folder, record)
-        run.save()
-        run.emit("state", {"state": record.state, "before": None, "reason": ""})
+        try:
+            with _storing(folder):
+                folder.mkdir()
+            run = Run(folder, record)
+            run.save()
+            run.emit("state", {"state": record.state, "before": None, "reason": ""})
+        except StorageError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._runs[run_id] = run
         return run
 
     def get(self, run_id: str) -> Run:
@@ -188,10 +223,39 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    whole = 0
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
-            rows.append(json.loads(text))
-        except json.JSONDecodeError:
-            checkpoints.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+            row = json.loads(line)
+        except ValueError:
             break
+        if not line.endswith(b"\n"):
+            break
+        rows.append(row)
+        whole += len(line)
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)  # not rewritten: the disk may be full
     return rows
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Append all of `data` or nothing. Raises OSError."""
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(data):
+                written += file.write(data[written:])
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        remedy = "free space or mend the storage, then resume the run"
+        raise StorageError(f"{path} could not be written: {why}; {remedy}") from error

@@ -9,10 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from services.coordinator.best import best_version
 from services.coordinator.store import Run
 from syncline import checkpoints
 from syncline.errors import NotFound
+
+log = structlog.get_logger()
 
 
 def summary_path(run: Run) -> Path:
@@ -59,7 +63,11 @@ def checkpoint_folder(run: Run, which: str) -> Path:
 
 
 def write_summary(run: Run) -> None:
-    checkpoints.write_text(summary_path(run), json.dumps(summarize(run), indent=1) + "\n")
+    """A run has ended with or without its summary: a disk that refuses is for the log."""
+    try:
+        checkpoints.write_text(summary_path(run), json.dumps(summarize(run), indent=1) + "\n")
+    except OSError as error:
+        log.error("summary_not_written", run_id=run.id, error=str(error))
 
 
 def summarize(run: Run) -> dict[str, Any]:

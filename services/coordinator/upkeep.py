@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -25,6 +26,7 @@ from services.coordinator.fleet import Fleet, Load
 from services.coordinator.store import Run
 from syncline import keys
 from syncline.algo.schedule import Period, Schedule
+from syncline.errors import StorageError, Unavailable
 from syncline.runspec import RunSpec, SyncChange
 from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
@@ -46,7 +48,6 @@ class Upkeep:
         fleet: Fleet,
         stall_after_s: float,
     ) -> None:
-        self.paused = run.state is RunState.PAUSED
         self._run = run
         self._admission = admission
         self._evaluator = evaluator
@@ -92,10 +93,16 @@ class Upkeep:
         """A generator holds another version."""
         metrics.observe_load(load)
         data = {"swap_seconds": load.response.swap_seconds, "probe_error": load.response.probe_error}
-        self._run.emit(
-            "fleet", {"event": "loaded", "generator": load.generator, "version": load.handle.version, **data}
-        )
+        self._tell_of_fleet({"event": "loaded", "generator": load.generator, "version": load.handle.version, **data})
         self.progress()
+
+    def load_failed(self, generator: str, error: str) -> None:
+        """A generator could not take the version."""
+        self._tell_of_fleet({"event": "load_failed", "generator": generator, "error": error})
+
+    def _tell_of_fleet(self, data: Mapping[str, Any]) -> None:
+        with suppress(StorageError):  # a full disk is the run's trouble, and its next write says so; not the fleet's
+            self._run.emit("fleet", dict(data))
 
     def progress(self) -> None:
         """Something moved: nothing is stalled, and there may be work to do."""
@@ -133,6 +140,8 @@ class Upkeep:
                         await self._turn()
                 except (RedisError, *CONNECTION_ERRORS) as error:
                     self._stall(f"Redis does not answer ({error})")
+                except Unavailable as error:
+                    self._stall(error.message)
                 if collecting.done():
                     await collecting
                 with suppress(TimeoutError):
@@ -150,7 +159,7 @@ class Upkeep:
             await self._evaluator.send_again()
         for version in sorted(self._handles):
             await self._evaluator.start(version)  # before training prompts, so that they are first in the stream
-        if not self._training_over and not self.paused:
+        if not self._training_over and not self._run.record.paused:
             async with self._admitting:
                 await self._admission.admit(learner_step=self._learner_step, latest_version=self._latest())
         backlog = await self._backlog()
@@ -158,7 +167,7 @@ class Upkeep:
         self._point_fleet_at(target_version(backlog, evaluating=self._evaluator.versions, latest=latest))
         await self._replace_dead_letters()
         self._forget_finished_versions(backlog)
-        if not self.paused:
+        if not self._run.record.paused:
             await self._watch_for_stalls(backlog)
 
     @property

@@ -158,13 +158,14 @@ class Attempt:
             Order("open", {"run_id": run.id, "spec_json": self._request.spec_json, "run_dir": str(run.dir)}),
             partial(open_run, run, settings=self._settings, stop=self._stop_torch, ranks=ranks),
         )
-        trainer = opened.trainer
+        trainer, history = opened.trainer, opened.history
         self._emit(
             TrainResponse(
                 loaded=Loaded(
                     first_step=opened.first_step,
                     num_parameters=trainer.policy.num_parameters(),
                     published=opened.published,
+                    missed=history.since(self._request.reported),
                 )
             )
         )
@@ -201,6 +202,7 @@ class Attempt:
                     )
                     if run.spec.rollouts.record:
                         await self._in_thread(record_step, run, made.planned, step=step)
+                    history.add(report)
                     await collector.done(step)
                     self._emit(TrainResponse(step=report))
 
@@ -216,7 +218,9 @@ class Attempt:
                         seconds = time.monotonic() - started
                         self._emit(TrainResponse(published=CheckpointPublished(handle=handle, seconds=seconds)))
                     if version % run.spec.checkpoints.every == 0 or version == run.spec.steps:
-                        save = partial(state.save, trainer, run_id=run.id, spec=run.spec, run_dir=run.dir)
+                        save = partial(
+                            state.save, trainer, run_id=run.id, spec=run.spec, run_dir=run.dir, history=history
+                        )
                         await self._everywhere(Order("save", {"step": version}), partial(save, step=version))
                     await self._in_thread(_prune_versions, run, version=version)
         finally:

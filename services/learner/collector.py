@@ -17,6 +17,7 @@ from typing import TypeVar
 import structlog
 from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from services.learner import door
 from syncline import ids, keys
@@ -96,7 +97,7 @@ class Collector:
         try:
             async with asyncio.timeout(_LONGEST_PAUSE_S):
                 await self._consumer.hand_back(held)
-        except (TimeoutError, *CONNECTION_ERRORS) as error:
+        except (TimeoutError, RedisError, *CONNECTION_ERRORS) as error:
             log.info("groups_not_handed_back", groups=len(held), error=str(error))  # their leases run out by themselves
 
     def describe(self, step: int) -> str:
@@ -140,15 +141,16 @@ class Collector:
         return True
 
     async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Repeat `call` until Redis answers."""
+        """Repeat `call` until Redis carries it out. One that answers with an error (a full disk, too little memory)
+        is as much away as one that is silent."""
         pause_s = 0.1
         while True:
             try:
                 result = await call()
-            except CONNECTION_ERRORS as error:
+            except (RedisError, *CONNECTION_ERRORS) as error:
                 if not self._trouble:
                     log.warning("redis_lost", error=str(error))
-                self._trouble = f"Redis does not answer ({error}); training goes on when it is back"
+                self._trouble = f"Redis does not answer as it should ({error}); training goes on when it does"
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:

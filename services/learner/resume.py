@@ -13,6 +13,7 @@ import structlog
 import torch
 
 from services.learner import state
+from services.learner.history import History
 from services.learner.optimizer import build_optimizer
 from services.learner.policy import ALONE, DTYPES, Policy
 from services.learner.publish import publish
@@ -45,12 +46,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A run that is ready to train `first_step`. `published` are all its verified checkpoints, oldest first; only
-    rank 0 has them."""
+    """A run that is ready to train `first_step`. `published` are all its verified checkpoints, oldest first,
+    and `history` tells of the steps before; only rank 0 has them."""
 
     trainer: Trainer
     first_step: int
     published: tuple[CheckpointHandle, ...]
+    history: History
 
 
 def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks = ALONE) -> Opened:
@@ -67,12 +69,14 @@ def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, rank
         publish_version(run, trainer.policy, version=0)
     first_step = _restore_newest(run, trainer, verified=verified)
     ranks.on_first(lambda: _delete_beyond(run, first_step))
+    ranks.on_first(lambda: _sweep(run))
     if first_step not in verified and first_step > 0 and is_published(run.spec, first_step):
         publish_version(run, trainer.policy, version=first_step)
     folders = [checkpoints.version_folder(run.dir, version) for version in checkpoints.published(run.dir)]
     published = tuple(checkpoints.handle_of(folder) for folder in folders) if ranks.rank == 0 else ()
+    history = state.history_of(run.dir, first_step) if ranks.rank == 0 and first_step > 0 else History()
     log.info("run_opened", run=run.id, first_step=first_step, seconds=round(time.monotonic() - started, 3))
-    return Opened(trainer, first_step, published)
+    return Opened(trainer, first_step, published, history)
 
 
 def publish_version(run: Run, policy: Policy, *, version: int) -> CheckpointHandle:
@@ -178,6 +182,13 @@ def _delete_beyond(run: Run, step: int) -> None:
     _delete(checkpoints.version_folder(run.dir, version) for version in versions)
     _delete(state.folder_of(run.dir, saved) for saved in steps)
     recording.forget_from(run.dir, step)
+
+
+def _sweep(run: Run) -> None:
+    """What a killed attempt was writing or deleting would stay for ever, gigabytes at a time."""
+    left = [path for name in ("checkpoints", "state") for path in checkpoints.sweep(run.dir / name)]
+    if left:
+        log.info("leftovers_deleted", paths=[str(path) for path in left])
 
 
 def _delete(folders: Iterable[Path]) -> None:

@@ -1,6 +1,6 @@
 """Training states: all that a run needs to go on as if nothing had happened. Safetensors and JSON, never pickle.
 
-    run_dir/state/step-000050/   manifest.json  state.json  tensors-*.safetensors
+    run_dir/state/step-000050/   manifest.json  state.json  history.jsonl  tensors-*.safetensors
 
 Above one rank each writes its own shards, as `rank-00001-tensors-*.safetensors`, and the manifest says how many ranks
 there were. A run goes on with any number of ranks: where it differs, shards are put together and cut anew.
@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from services.learner import shards
+from services.learner.history import History
 from services.learner.ranks import Ranks
 from services.learner.step import Trainer
 from syncline import checkpoints
@@ -32,6 +33,7 @@ from syncline.errors import CheckpointError
 from syncline.runspec import RunSpec
 
 log = structlog.get_logger()
+_HISTORY = "history.jsonl"
 _SHARD_BYTES = 2 << 30  # see publish: the interpreter lock is held while a file is written
 
 
@@ -45,8 +47,13 @@ def saved_steps(run_dir: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in found if (path / checkpoints.MANIFEST).is_file())
 
 
-def save(trainer: Trainer, *, run_id: str, spec: RunSpec, run_dir: Path, step: int) -> None:
-    """Write the state before `step` and delete all but the newest `checkpoints.keep`. Raises CheckpointError."""
+def save(
+    trainer: Trainer, *, run_id: str, spec: RunSpec, run_dir: Path, step: int, history: History | None = None
+) -> None:
+    """Write the state before `step` and delete all but the newest `checkpoints.keep`; rank 0 has the `history`.
+
+    Raises CheckpointError.
+    """
     ranks = trainer.ranks
     about = {"run_id": run_id, "next_step": step, "steps": spec.steps, "sync": spec.sync.model_dump(mode="json")}
     if ranks.size > 1:
@@ -62,6 +69,7 @@ def save(trainer: Trainer, *, run_id: str, spec: RunSpec, run_dir: Path, step: i
         else:
             _write_tensors(trainer, folder)
         (folder / "state.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (folder / _HISTORY).write_text((history or History()).text(), encoding="utf-8")
         return about
 
     def finish() -> None:
@@ -72,10 +80,23 @@ def save(trainer: Trainer, *, run_id: str, spec: RunSpec, run_dir: Path, step: i
 
 
 def verify(run_dir: Path, step: int, *, run_id: str) -> None:
-    """Check every byte of a state. Raises CheckpointError."""
+    """Check every byte of a state, and that it tells what was trained. Raises CheckpointError."""
     manifest = checkpoints.verify_folder(folder_of(run_dir, step))
+    history_of(run_dir, step)
     if (manifest.meta.get("run_id"), manifest.meta.get("next_step")) != (run_id, step):
         raise CheckpointError(f"{folder_of(run_dir, step)} is the state of {dict(manifest.meta)}, not of {run_id}")
+
+
+def history_of(run_dir: Path, step: int) -> History:
+    """What trained before `step`, of a verified state. Raises CheckpointError when it does not tell all of it."""
+    folder = folder_of(run_dir, step)
+    try:
+        found = History.parse((folder / _HISTORY).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{folder} does not tell what was trained: {error}") from error
+    if len(found) != step:
+        raise CheckpointError(f"{folder} tells of {len(found)} steps, not of {step}")
+    return found
 
 
 def restore(trainer: Trainer, *, run_dir: Path, step: int) -> None:

@@ -92,17 +92,22 @@ def read_manifest(folder: Path) -> Manifest:
 def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
     """Check every byte of a folder against its manifest, and the manifest against `digest` if given.
 
-    Raises DigestMismatch naming the first file that differs, with both values.
+    Raises DigestMismatch naming the first file that differs, with both values, or CheckpointError when one cannot be
+    read.
     """
     manifest = read_manifest(folder)
     if digest is not None and manifest.digest != digest:
         raise DigestMismatch(f"{folder}/{MANIFEST} has digest {manifest.digest}, the handle says {digest}")
-    present = {path.name for path in folder.iterdir()} - {MANIFEST}
+    try:
+        present = {path.name for path in folder.iterdir()} - {MANIFEST}
+        digests = _digests(folder, sorted(present & set(manifest.files)))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error}") from error
     if extra := present - set(manifest.files):
         raise DigestMismatch(f"{folder} holds {sorted(extra)}, which the manifest does not name")
     if missing := set(manifest.files) - present:
         raise DigestMismatch(f"{folder} lacks {sorted(missing)}")
-    for name, found in _digests(folder, sorted(manifest.files)).items():
+    for name, found in digests.items():
         if found != manifest.files[name]:
             raise DigestMismatch(
                 f"{folder / name} is {found[0]} bytes with SHA-256 {found[1]}, "
@@ -151,13 +156,19 @@ def published(run_dir: Path) -> list[int]:
 
 
 def prune(folders: Iterable[Path], *, keep: int, in_use: Iterable[Path] = ()) -> list[Path]:
-    """Delete all but the newest `keep` of `folders` (oldest first) and those in use; returns what went."""
+    """Delete all but the newest `keep` of `folders` (oldest first) and those in use; returns what went.
+
+    Raises CheckpointError when the storage refuses.
+    """
     protected = set(in_use)
     ordered = list(folders)
     gone = [folder for folder in ordered[: max(0, len(ordered) - keep)] if folder not in protected]
     for folder in gone:
         doomed = folder.parent / f".{folder.name}.del-{uuid.uuid4().hex[:8]}"
-        folder.rename(doomed)  # first out of sight, so that nobody starts to read a folder that is going away
+        try:
+            folder.rename(doomed)  # first out of sight, so that nobody starts to read a folder that is going away
+        except OSError as error:
+            raise CheckpointError(f"{folder} could not be deleted: {error}; mend the storage") from error
         shutil.rmtree(doomed, ignore_errors=True)
     return gone
 
@@ -177,6 +188,20 @@ def write_bytes(path: Path, content: bytes) -> None:
         _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Delete what writers left in `folder` that were killed: half-written and half-deleted things; returns them.
+
+    Only for a folder that nobody else writes to at the moment.
+    """
+    left = [path for kind in ("tmp", "del") for path in sorted(folder.glob(f".*.{kind}-*"))]
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return left
 
 
 def _replace(temporary: Path, target: Path) -> None:

@@ -8,6 +8,7 @@
     |- Unavailable            a peer does not answer at the moment; trying again is right
     |  |- PeerTimeout         a deadline passed; the message names the peer
     |  `- NoGenerators        no generator can serve the version that is needed
+    |- StorageError           the record of a run cannot be written; most often the disk is full
     |- CheckpointError        a checkpoint cannot be trusted
     |  |- DigestMismatch      the bytes are not those of the handle
     |  `- ProbeMismatch       the engine does not compute what the learner computed
@@ -114,6 +115,14 @@ class NoGenerators(Unavailable):
     """No generator can serve the version that the schedule needs."""
 
     code = "no_generators"
+
+
+class StorageError(SynclineError):
+    """The record of a run cannot be written. What was written before is as it was."""
+
+    code = "storage_error"
+    grpc_status = "RESOURCE_EXHAUSTED"
+    http_status = 507
 
 
 class CheckpointError(SynclineError):

@@ -9,7 +9,7 @@ Work streams (consumer group in brackets):
 
 Others:
     syncline:open                      set of runs whose work is wanted; a hand-over of any other run is dropped
-    syncline:admitted:{run}            steps admitted so far; its absence tells that Redis lost its data
+    syncline:admitted:{run}            steps admitted so far; another number, or none, tells that Redis lost data
     syncline:member:{role}:{id}        registration of a live process, expires with its lease
 """
 

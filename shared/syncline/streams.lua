@@ -4,7 +4,12 @@ All mutations of the work streams. Each call is one command, atomic in the serve
 An entry has three fields:
     r  run id
     p  payload (protobuf)
-    d  deliveries it had under earlier entry ids (an entry that is handed back gets a new id)
+    d  deliveries that failed: a live owner said so, with a cause
+    l  leases lost under earlier entry ids (an entry that is handed back or failed gets a new id)
+
+An owner that fails an entry knows what is wrong with it. An owner that died holding it mostly died of something
+else, and of all that it held at once: evicted, out of memory, killed. So the two are counted apart, and it takes far
+more lost leases than failures to call an entry poison.
 
 KEYS  1 = stream, 2 = set of open runs, 3 = destination stream (hand_over)
 ARGV  1 = command, 2 = consumer group, 3 = consumer, then as below
@@ -15,9 +20,9 @@ ARGV  1 = command, 2 = consumer group, 3 = consumer, then as below
     ack        id...                       ack + delete what is still ours              -> count
     renew      id...                       reset the idle time of what is still ours    -> count
     claim      idle_ms count max dead      take over entries whose lease ran out;
-                                           those delivered max times go to dead<run>    -> {{id, fields, deliveries}...}
+                                           those that lost max leases go to dead<run>   -> {{id, payload, deliveries}...}
     hand_back  id...                       append again for the next owner, uncounted   -> count
-    fail       id cause max dead           append again, or to dead<run> after max      -> retried | dead | lost
+    fail       id cause max dead           append again, or to dead<run> at max failures      -> retried | dead | lost
 --]]
 
 local stream, open_runs = KEYS[1], KEYS[2]
@@ -42,6 +47,11 @@ local function fields_of(id)
     fields[found[1][2][i]] = found[1][2][i + 1]
   end
   return fields
+end
+
+-- Failures and earlier lost leases of an entry.
+local function counts(fields)
+  return tonumber(fields.d), tonumber(fields.l)
 end
 
 local function remove(id)
@@ -82,7 +92,7 @@ elseif command == 'add' then
   if redis.call('SISMEMBER', open_runs, ARGV[4]) == 0 then
     return ''
   end
-  return redis.call('XADD', stream, '*', 'r', ARGV[4], 'p', ARGV[5], 'd', 0)
+  return redis.call('XADD', stream, '*', 'r', ARGV[4], 'p', ARGV[5], 'd', 0, 'l', 0)
 
 elseif command == 'hand_over' then
   local id, run, payload = ARGV[4], ARGV[5], ARGV[6]
@@ -93,7 +103,7 @@ elseif command == 'hand_over' then
   if redis.call('SISMEMBER', open_runs, run) == 0 then
     return 'closed'
   end
-  redis.call('XADD', KEYS[3], '*', 'r', run, 'p', payload, 'd', 0)
+  redis.call('XADD', KEYS[3], '*', 'r', run, 'p', payload, 'd', 0, 'l', 0)
   return 'moved'
 
 elseif command == 'ack' then
@@ -128,12 +138,13 @@ elseif command == 'claim' then
     elseif redis.call('SISMEMBER', open_runs, fields.r) == 0 then
       remove(id)
     else
-      local deliveries = pending[4] + tonumber(fields.d)
-      if deliveries >= max then
-        bury(id, fields, deliveries, 'lease ran out; last owner ' .. last_owner, dead_prefix)
+      local failures, lost = counts(fields)
+      lost = lost + pending[4]
+      if lost >= max then
+        bury(id, fields, failures + lost, 'lease ran out; last owner ' .. last_owner, dead_prefix)
       else
         redis.call('XCLAIM', stream, group, consumer, 0, id)
-        table.insert(taken, { id, fields.p, deliveries + 1 })
+        table.insert(taken, { id, fields.p, failures + lost + 1 })
       end
     end
   end
@@ -145,8 +156,9 @@ elseif command == 'hand_back' then
     local delivered = owned(ARGV[i])
     local fields = delivered and fields_of(ARGV[i])
     if fields then
+      local failures, lost = counts(fields)
       remove(ARGV[i])
-      redis.call('XADD', stream, '*', 'r', fields.r, 'p', fields.p, 'd', delivered - 1 + tonumber(fields.d))
+      redis.call('XADD', stream, '*', 'r', fields.r, 'p', fields.p, 'd', failures, 'l', lost + delivered - 1)
       count = count + 1
     end
   end
@@ -159,13 +171,14 @@ elseif command == 'fail' then
   if not fields then
     return 'lost'
   end
-  local deliveries = delivered + tonumber(fields.d)
-  if deliveries >= max then
-    bury(id, fields, deliveries, cause, dead_prefix)
+  local failures, lost = counts(fields)
+  failures, lost = failures + 1, lost + delivered - 1
+  if failures >= max then
+    bury(id, fields, failures + lost, cause, dead_prefix)
     return 'dead'
   end
   remove(id)
-  redis.call('XADD', stream, '*', 'r', fields.r, 'p', fields.p, 'd', deliveries)
+  redis.call('XADD', stream, '*', 'r', fields.r, 'p', fields.p, 'd', failures, 'l', lost)
   return 'retried'
 end
 

@@ -29,7 +29,10 @@ from syncline import keys
 from syncline.errors import Unavailable
 
 DEFAULT_LEASE_S = 15.0
-MAX_DELIVERIES = 3
+MAX_FAILURES = 3
+"""Times that its owners may fail an entry before it is poison."""
+MAX_LOST_LEASES = 10
+"""Times that its owners may die before it is: see streams.lua for why these are more."""
 _SOCKET_TIMEOUT_S = 10.0
 _LONGEST_BLOCK_S = 5.0  # below the socket timeout: a blocking read must end before the client gives up on the socket
 _DEAD_PREFIX = keys.dead("")
@@ -153,7 +156,8 @@ class StreamConsumer:
         consumer: str,
         run_id: str = "",
         lease_s: float = DEFAULT_LEASE_S,
-        max_deliveries: int = MAX_DELIVERIES,
+        max_failures: int = MAX_FAILURES,
+        max_lost_leases: int = MAX_LOST_LEASES,
     ) -> None:
         """`run_id` is the run that the stream belongs to; empty for a stream of all runs."""
         self.stream = stream
@@ -162,7 +166,8 @@ class StreamConsumer:
         self._redis = redis
         self._group = group
         self._consumer = consumer
-        self._max_deliveries = max_deliveries
+        self._max_failures = max_failures
+        self._max_lost_leases = max_lost_leases
         self._script = redis.register_script(_LUA)
         self._group_known = False
 
@@ -178,7 +183,7 @@ class StreamConsumer:
             await asyncio.sleep(min(wait_s, self.lease_s / 3))
             return []
         idle_ms = int(self.lease_s * 1000)
-        claimed = await self._run("claim", idle_ms, count, self._max_deliveries, _DEAD_PREFIX)
+        claimed = await self._run("claim", idle_ms, count, self._max_lost_leases, _DEAD_PREFIX)
         entries = [Entry(id.decode(), payload, int(deliveries)) for id, payload, deliveries in claimed]
         if entries:
             return entries
@@ -216,8 +221,8 @@ class StreamConsumer:
         return int(await self._run("hand_back", *ids)) if ids else 0
 
     async def fail(self, entry: Entry, *, cause: str) -> Literal["retried", "dead", "lost"]:
-        """This delivery failed: try again, or after the last delivery put it on the dead-letter stream."""
-        reply = await self._run("fail", entry.id, cause[:500], self._max_deliveries, _DEAD_PREFIX)
+        """This delivery failed: try again, or after the last failure put it on the dead-letter stream."""
+        reply = await self._run("fail", entry.id, cause[:500], self._max_failures, _DEAD_PREFIX)
         answer: Literal["retried", "dead", "lost"] = reply.decode()
         return answer
 
@@ -264,7 +269,7 @@ def _entries_of(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
 
 
 def _entry(id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    return Entry(id.decode(), fields[b"p"], int(fields[b"d"]) + 1)
+    return Entry(id.decode(), fields[b"p"], int(fields[b"d"]) + int(fields[b"l"]) + 1)
 
 
 _LUA = files("syncline").joinpath("streams.lua").read_text(encoding="utf-8")

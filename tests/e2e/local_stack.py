@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,8 +44,12 @@ def small_spec(**changes: Any) -> dict[str, Any]:
 class LocalStack:
     """A stack in a folder of its own, on a free port."""
 
-    def __init__(self, folder: Path, *, project: Path, generators: int = 1, engine: str = "transformers") -> None:
+    def __init__(
+        self, folder: Path, *, project: Path, generators: int = 1, engine: str = "transformers", **settings: str
+    ) -> None:
+        """`settings` are SYNCLINE_* variables of all services, without their prefix."""
         self.folder = folder
+        self._settings = {f"SYNCLINE_{name.upper()}": value for name, value in settings.items()}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -56,7 +61,8 @@ class LocalStack:
 
     def __enter__(self) -> LocalStack:
         quick = {"SYNCLINE_LEASE_S": "2", "SYNCLINE_MEMBERSHIP_TTL_S": "2"}
-        environment = os.environ | quick | {"SYNCLINE_DATA_ROOT": "/"}  # tests bring prompt files of their own
+        # Tests bring prompt files of their own.
+        environment = os.environ | quick | {"SYNCLINE_DATA_ROOT": "/"} | self._settings
         with (self.folder / "supervisor.log").open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
         self.until(lambda: self._state().get("state") == "ready", within_s=180, what="the stack to be ready")
@@ -122,7 +128,20 @@ class LocalStack:
 
     def kill(self, child: str) -> None:
         """SIGKILL a child; the supervisor will start it anew."""
-        os.kill(self._state()["children"][child]["pid"], signal.SIGKILL)
+        self.signal(child, signal.SIGKILL)
+
+    def signal(self, child: str, number: signal.Signals) -> None:
+        os.kill(self._state()["children"][child]["pid"], number)
+
+    def children(self) -> list[str]:
+        """Names of all children that run at the moment."""
+        return [name for name, child in self._state()["children"].items() if child["phase"] == "ready"]
+
+    def kill_redis(self, *, wipe: bool) -> None:
+        """SIGKILL the Redis server; with `wipe` the one that comes after it starts without any data."""
+        if wipe:  # before the kill: the supervisor starts the next server within moments
+            shutil.rmtree(self.folder / "redis" / "appendonlydir")
+        self.kill("redis")
 
     def redis(self) -> Redis:
         return Redis.from_url(valkey.url(self.folder / "redis"))

@@ -80,7 +80,9 @@ async def test_old_versions_and_states_are_pruned_but_not_those_in_use(model: Pa
     # The seed; the best; evaluations without a result, 8 and 12; what a run needs that goes on from the states at 10
     # and 12.
     assert versions_on_disk(world) == [0, 3, 8, 10, 11, 12]
-    assert sorted(path.name for path in (world.run_dir / "state").iterdir()) == ["step-000010", "step-000012"]
+    states = sorted((world.run_dir / "state").iterdir())
+    assert [path.name for path in states] == ["step-000010", "step-000012"]
+    assert {file.suffix for path in states for file in path.iterdir()} == {".json", ".jsonl", ".safetensors"}
 
 
 # ---- going on

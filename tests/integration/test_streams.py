@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from syncline import keys
-from syncline.streams import Entry, StreamConsumer, Streams
+from syncline.streams import MAX_LOST_LEASES, Entry, StreamConsumer, Streams
 
 RUN = "run-1"
 IN, OUT = keys.prompts(RUN, 0), keys.scored(RUN)
@@ -92,7 +92,7 @@ async def test_an_entry_that_is_handed_back_goes_on_at_once_and_is_not_counted(r
     assert (entry.payload, entry.deliveries) == (b"work", 1)
 
 
-async def test_poison_goes_to_the_dead_letters_with_its_cause_after_three_deliveries(
+async def test_poison_goes_to_the_dead_letters_with_its_cause_after_three_failures(
     redis: Redis, streams: Streams
 ) -> None:
     await streams.add(IN, run_id=RUN, payload=b"poison")
@@ -105,16 +105,35 @@ async def test_poison_goes_to_the_dead_letters_with_its_cause_after_three_delive
     assert await streams.outstanding([IN]) == [0]
 
 
-async def test_what_kills_its_consumers_is_buried_too(redis: Redis, streams: Streams) -> None:
+async def test_what_kills_its_consumers_is_buried_too_but_not_after_three(redis: Redis, streams: Streams) -> None:
     await streams.add(IN, run_id=RUN, payload=b"killer")
-    for name in ("first", "second", "third"):
-        await take(consumer(redis, name))
+    owners = [consumer(redis, f"owner-{n}", lease_s=0.05) for n in range(MAX_LOST_LEASES)]
+    deliveries = [(await take(owner))[0].deliveries for owner in owners]
+    assert deliveries == list(range(1, MAX_LOST_LEASES + 1))
     async with asyncio.timeout(5):
         while not await redis.xlen(keys.dead(RUN)):
-            assert await consumer(redis, "fourth").take(1, wait_s=0.1) == []
+            assert await consumer(redis, "the next", lease_s=0.05).take(1, wait_s=0.1) == []
     ((_, letter),) = await redis.xrange(keys.dead(RUN))
-    assert letter[b"cause"] == b"lease ran out; last owner third"
+    assert letter[b"cause"] == f"lease ran out; last owner owner-{MAX_LOST_LEASES - 1}".encode()
     assert await pending(redis) == 0
+
+
+async def test_dead_owners_and_failures_are_counted_apart(redis: Redis, streams: Streams) -> None:
+    """A group is poison by what its owners say of it, not by how many of them happened to be killed."""
+    await streams.add(IN, run_id=RUN, payload=b"work")
+    # Given five owners that died and two that failed it, with a hand-back between them
+    for n in range(5):
+        await take(consumer(redis, f"dies-{n}", lease_s=0.05))
+    worker = consumer(redis, "worker", lease_s=0.05)
+    (entry,) = await take(worker)
+    assert await worker.hand_back([entry]) == 1
+    for _ in range(2):
+        (entry,) = await take(worker)
+        assert await worker.fail(entry, cause="no good") == "retried"
+    # Then it is still work, and the third failure is the end
+    (entry,) = await take(worker)
+    assert entry.deliveries == 5 + 2 + 1
+    assert await worker.fail(entry, cause="no good") == "dead"
 
 
 async def test_work_of_a_closed_run_is_dropped_at_every_door(redis: Redis, streams: Streams) -> None:
@@ -148,7 +167,7 @@ async def test_nothing_is_lost_or_doubled_with_consumers_that_die_at_random(redi
 
     async def work(name: str) -> None:
         reads = 0
-        me = StreamConsumer(redis, stream=IN, group="workers", consumer=name, lease_s=LEASE_S, max_deliveries=50)
+        me = StreamConsumer(redis, stream=IN, group="workers", consumer=name, lease_s=LEASE_S, max_lost_leases=50)
         while (await streams.outstanding([IN]))[0]:
             entries = await me.take(8, wait_s=0.05)
             reads += 1

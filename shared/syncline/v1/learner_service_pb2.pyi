@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainRequest(_message.Message):
-    __slots__ = ("run_id", "spec_json", "run_dir")
+    __slots__ = ("run_id", "spec_json", "run_dir", "reported")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
     RUN_DIR_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     spec_json: str
     run_dir: str
-    def __init__(self, run_id: _Optional[str] = ..., spec_json: _Optional[str] = ..., run_dir: _Optional[str] = ...) -> None: ...
+    reported: int
+    def __init__(self, run_id: _Optional[str] = ..., spec_json: _Optional[str] = ..., run_dir: _Optional[str] = ..., reported: _Optional[int] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
     __slots__ = ("loaded", "published", "step", "finished", "failed")
@@ -32,14 +34,16 @@ class TrainResponse(_message.Message):
     def __init__(self, loaded: _Optional[_Union[Loaded, _Mapping]] = ..., published: _Optional[_Union[CheckpointPublished, _Mapping]] = ..., step: _Optional[_Union[StepReport, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("first_step", "num_parameters", "published")
+    __slots__ = ("first_step", "num_parameters", "published", "missed")
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     NUM_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    MISSED_FIELD_NUMBER: _ClassVar[int]
     first_step: int
     num_parameters: int
     published: _containers.RepeatedCompositeFieldContainer[_checkpoint_pb2.CheckpointHandle]
-    def __init__(self, first_step: _Optional[int] = ..., num_parameters: _Optional[int] = ..., published: _Optional[_Iterable[_Union[_checkpoint_pb2.CheckpointHandle, _Mapping]]] = ...) -> None: ...
+    missed: _containers.RepeatedCompositeFieldContainer[StepReport]
+    def __init__(self, first_step: _Optional[int] = ..., num_parameters: _Optional[int] = ..., published: _Optional[_Iterable[_Union[_checkpoint_pb2.CheckpointHandle, _Mapping]]] = ..., missed: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ...) -> None: ...
 
 class CheckpointPublished(_message.Message):
     __slots__ = ("handle", "seconds")
