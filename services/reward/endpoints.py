@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 import httpx
 
-from services.reward.metrics import RETRIES
+from services.reward.metrics import CHECK_SECONDS, RETRIES
 from syncline.errors import Unavailable
 from syncline.rewardspec import Endpoint
 
@@ -116,6 +116,7 @@ class Endpoints:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
             self._client = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=_CONNECT_S), limits=limits)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        started = time.monotonic()
         try:
             async with asyncio.timeout(spec.timeout_s):
                 response = await self._client.post(url, json=body, headers=headers)
@@ -127,6 +128,7 @@ class Endpoints:
             raise Unavailable(f"{url} is no URL ({error}); mend reward.endpoint") from None
         if response.status_code != 200:
             raise _failure(response, spec, key)
+        CHECK_SECONDS.labels(spec.type).observe(time.monotonic() - started)
         try:
             return read(response.json())
         except (KeyError, IndexError, TypeError, ValueError) as error:

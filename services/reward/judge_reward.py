@@ -18,7 +18,7 @@ from services.reward.endpoints import Endpoints, Refused
 from services.reward.judges import comparisons, prompts, replies
 from services.reward.judges.comparisons import mean
 from services.reward.judges.replies import Judgment, Reply
-from services.reward.metrics import CHECK_SECONDS, JUDGMENTS
+from services.reward.metrics import JUDGMENTS
 from services.reward.verdicts import Item, Verdict
 from syncline.errors import Unavailable
 from syncline.ids import derived_seed
@@ -121,7 +121,6 @@ class JudgeReward:
         if question in self._known:
             self._known.move_to_end(question)
             return self._known[question]
-        started = time.perf_counter()
         body = {
             "model": spec.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -139,7 +138,6 @@ class JudgeReward:
             judgment = Judgment("unavailable", cause=error.message)
         JUDGMENTS.labels(spec.type, judgment.outcome).inc()
         if judgment.outcome != "unavailable":
-            CHECK_SECONDS.labels(spec.type).observe(time.perf_counter() - started)
             self._known[question] = judgment
             if len(self._known) > self._remembered:
                 self._known.popitem(last=False)
@@ -172,6 +170,8 @@ def _verdict(value: float | None, judgments: Sequence[Judgment], *, seconds: flo
             return Verdict("unavailable", cause=judgment.cause, seconds=seconds)
     lost = Counter(judgment.outcome for judgment in judgments if judgment.value is None)
     cause = ", ".join(f"{outcome} {count}" for outcome, count in sorted(lost.items()))
+    if words := next((judgment.cause for judgment in judgments if judgment.cause), ""):
+        cause = f"{cause} ({words})"
     if value is not None:
         return Verdict("scored", score=value, cause=f"not read: {cause}" if lost else "", seconds=seconds)
     return Verdict("unparsable", score=None, cause=f"no judgment: {cause or 'nobody to compare with'}", seconds=seconds)

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 VERDICTS = Counter("syncline_reward_verdicts", "Verdicts given", ["reward", "status"])
 CHECK_SECONDS = Histogram(
     "syncline_reward_check_seconds",
-    "Seconds of one check that was not answered from the cache",
+    "Seconds of one check or request that was not answered from memory",
     ["reward"],
     buckets=(
         0.0005,

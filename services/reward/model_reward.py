@@ -10,10 +10,11 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from services.reward.endpoints import Endpoints, Refused
-from services.reward.metrics import CHECK_SECONDS, JUDGMENTS
+from services.reward.metrics import JUDGMENTS
 from services.reward.verdicts import Item, Verdict
 from syncline.errors import Unavailable
 from syncline.rewardspec import RewardModelReward as ModelSpec
@@ -48,10 +49,7 @@ class ModelReward:
             verdict = Verdict("unavailable", cause=error.message)
         outcome = verdict.cause.partition(":")[0] if verdict.status == "unparsable" else verdict.status
         JUDGMENTS.labels(spec.type, outcome).inc()
-        seconds = time.perf_counter() - started
-        if verdict.status != "unavailable":
-            CHECK_SECONDS.labels(spec.type).observe(seconds)
-        return Verdict(verdict.status, score=verdict.score, cause=verdict.cause, seconds=seconds)
+        return replace(verdict, seconds=time.perf_counter() - started)
 
 
 def _numbers(answer: Any) -> list[float]:

@@ -101,7 +101,10 @@ async def test_several_judgments_are_averaged_over_those_that_can_be_read(endpoi
         (says("<score>good</score>"), "malformed 2"),
         (says("", refusal="I would rather not"), "refusal 2"),
         (says("<score>9</score> and", finished="length"), "truncated 2"),
-        (error(400, "This model's maximum context length is 64 tokens. Please reduce the length."), "too_long 2"),
+        (
+            error(400, "This model's maximum context length is 64 tokens. Please reduce the length."),
+            "too_long 2 (This model's maximum context length is 64 tokens. Please reduce the length.)",
+        ),
     ],
 )
 async def test_an_answer_without_one_readable_judgment_is_unparsable_and_has_no_score(
@@ -251,12 +254,12 @@ async def test_a_judge_that_hangs_is_given_up_after_twice_its_timeout(endpoints:
         return b""
 
     async with scripted(lambda request: hang(request)) as server:
-        spec = JudgeSpec(type="judge", endpoint=server.address, model="m", timeout_s=0.3)
+        spec = JudgeSpec(type="judge", endpoint=server.address, model="m", timeout_s=1.5)
         started = time.monotonic()
         (verdict,) = await JudgeReward(endpoints).score(spec, items("red"))
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 20.0
     assert verdict.status == "unavailable"
-    assert verdict.cause.startswith("no answer within 0.3 s")
+    assert verdict.cause.startswith("no answer within 1.5 s")
     assert len(server.requests) == 2
 
 
