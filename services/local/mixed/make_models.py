@@ -39,7 +39,7 @@ BATCH_SIZE = 128
 
 NUM_PREFERENCES = 3000
 RATER_CERTAINTY = 6.0
-"""How strongly a difference in taste decides; people of 6 choose the better of two random walks about 4 times in 5."""
+"""How strongly a difference in taste decides; people of 6 choose the better of two random walks about 5 times in 6."""
 REWARD_MODEL_STEPS = 400
 REWARD_MODEL_LR = 3e-3
 
