@@ -15,6 +15,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,24 @@ QUESTIONS = {
     "Why does ice float on water?": ("Ice is less dense than liquid water, so it floats.", "Because fish push it."),
 }
 """A question with a good answer and a bad one."""
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "pointwise, our prompt": {"max_tokens": 256},
+    "pointwise, a short prompt": {
+        "template": "Question: {prompt}\nAnswer: {answer}\n\nRate the answer from 0 to 10. Reply with the number only.",
+        "judgments": 4,
+        "max_tokens": 24,
+    },
+    "pairwise, a short prompt": {
+        "mode": "pairwise",
+        "template": "Question: {prompt}\nAnswer A: {first}\nAnswer B: {second}\n\nWhich answer is better? "
+        "Reply with A or B only.",
+        "judgments": 4,
+        "max_tokens": 24,
+    },
+}
+"""How it is asked. Our prompt is for judges that can think; a template of one's own suits a small one better."""
 
 
 def convert(package: Path, folder: Path) -> None:
@@ -53,18 +72,18 @@ def convert(package: Path, folder: Path) -> None:
 
 
 async def judge(address: str) -> dict[str, list[tuple[str, Verdict]]]:
-    """Verdicts with the answer that they are of, by the judge's mode."""
+    """Verdicts with the answer that they are of, by how the judge was asked."""
     endpoints = Endpoints()
     found: dict[str, list[tuple[str, Verdict]]] = {}
-    for mode in ("pointwise", "pairwise"):
-        spec = JudgeSpec(type="judge", endpoint=address, model="smollm2", mode=mode, max_tokens=256, timeout_s=600.0)
+    for how, options in WAYS.items():
+        spec = JudgeSpec(type="judge", endpoint=address, model="smollm2", timeout_s=600.0, **options)
         reward = JudgeReward(endpoints)
         groups = [
             [Item(question, text, "", messages=_asked(question)) for text in answers]
             for question, answers in QUESTIONS.items()
         ]
         verdicts = await asyncio.gather(*(reward.score(spec, group) for group in groups))
-        found[mode] = [
+        found[how] = [
             (item.completion, verdict)
             for group, given in zip(groups, verdicts, strict=True)
             for item, verdict in zip(group, given, strict=True)
@@ -89,8 +108,8 @@ def main() -> int:
     with starting(arguments.model.resolve(), name="smollm2", log=log, extra=("--max-model-len", "2048")) as server:
         server.until_healthy()
         found = asyncio.run(judge(server.address))
-    for mode, verdicts in found.items():
-        table = Table(title=f"SmolLM2-135M-Instruct as a {mode} judge", title_justify="left")
+    for how, verdicts in found.items():
+        table = Table(title=f"SmolLM2-135M-Instruct as a judge: {how}", title_justify="left")
         for column in ("answer", "verdict", "score", "cause", "seconds"):
             table.add_column(column)
         for text, verdict in verdicts:

@@ -33,13 +33,15 @@ def test_each_sample_is_scored_by_the_reward_of_its_task(tmp_path: Path) -> None
     for step in steps:
         tasks = {task["task"]: task for task in step["tasks"]}
         # Every batch holds both tasks by weight, with metrics of their own and every sample scored.
-        assert {name: task["groups"] for name, task in tasks.items()} == {"sums": 8, "walks": 4}
-        assert tasks["walks"]["verdicts"] == {"scored": 4 * 8}
+        sums, walks = tasks["sums"]["groups"], tasks["walks"]["groups"]
+        assert sums + walks == 12
+        assert abs(walks - 4) <= 1
+        assert tasks["walks"]["verdicts"] == {"scored": walks * 8}
         assert set(tasks["sums"]["verdicts"]) <= {"scored", "unparsable"}
         assert 0.0 <= tasks["sums"]["reward_mean"] <= 1.0
         # Best against worst finds a pair in every group of walks; right against wrong only in mixed groups of sums.
-        assert tasks["walks"]["pairs"] == 4
-        assert tasks["sums"]["pairs"] == 8 - sum(tasks["sums"]["dropped"].values())
+        assert tasks["walks"]["pairs"] == walks
+        assert tasks["sums"]["pairs"] == sums - sum(tasks["sums"]["dropped"].values())
         assert set(tasks["sums"]["dropped"]) <= {"all_correct", "all_wrong"}
         # max_tokens by task: sums end by themselves after 3 or 4 tokens, walks take the 7 that only they may have.
         assert tasks["sums"]["length_mean"] < 5.0 < tasks["walks"]["length_mean"] <= 7.0
