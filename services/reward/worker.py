@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -132,6 +132,7 @@ class RewardWorker:
         try:
             try:
                 group = _decoded(entry)
+                items = _items(group)
                 spec = self._scorer.route(group.task.reward_json)
             except DecodeError as error:
                 await self._fail(entry, cause=f"broken group: {error}")
@@ -140,7 +141,7 @@ class RewardWorker:
                 await self._fail(entry, cause=f"unknown reward: {error.message}")
                 return
             try:
-                scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, group, spec))
+                scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
             except InvalidSpec as error:
                 log.warning("group_dropped", cause=_GOLD_UNPARSABLE, error=error.message, **_place(group))
                 self._count("dropped")
@@ -153,9 +154,8 @@ class RewardWorker:
             self._held.pop(entry.id, None)
             self._waiting.pop(entry.id, None)
 
-    async def _verdicts(self, entry: Entry, group: pb.RolloutGroup, spec: RewardSpec) -> list[pb.Verdict]:
+    async def _verdicts(self, entry: Entry, items: Sequence[Item], spec: RewardSpec) -> list[pb.Verdict]:
         """A verdict for every sample. Waits as long as the reward is down: `unavailable` never leaves this service."""
-        items = _items(group)
         verdicts: dict[int, Verdict] = {}
         attempt = 0
         while missing := [index for index in range(len(items)) if index not in verdicts]:
@@ -242,7 +242,10 @@ def _decoded(entry: Entry) -> pb.RolloutGroup:
 
 def _items(group: pb.RolloutGroup) -> list[Item]:
     task = group.task
-    messages = messages_of(task.messages_json, prompt_text=task.prompt_text)
+    try:
+        messages = messages_of(task.messages_json, prompt_text=task.prompt_text)
+    except InvalidSpec as error:
+        raise DecodeError(error.message) from None
     return [
         Item(
             task.prompt_text,

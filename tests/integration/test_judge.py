@@ -385,6 +385,16 @@ async def test_a_group_waits_for_a_judge_that_is_down_and_the_fleet_says_so(redi
             await until(lambda: "waiting" not in one.status(), what="the worker to say that all is well")
 
 
+async def test_a_group_whose_conversation_is_broken_is_refused_by_that_name(redis: Redis) -> None:
+    one = worker(redis, Scorer({"judge": JudgeReward(Endpoints())}))
+    async with working(one):
+        rolled = group("red", reward_json='{"type": "judge", "endpoint": "http://127.0.0.1:9/v1", "model": "m"}')
+        rolled.task.messages_json = '[{"role": "user"}]'
+        await add(redis, rolled)
+        await until(lambda: one.groups["dead"], what="the group to be buried")
+    assert "broken group: messages_json" in one.error
+
+
 async def test_a_sample_that_a_judge_could_not_grade_is_handed_over_without_a_score(
     redis: Redis, endpoints: Endpoints
 ) -> None:
