@@ -80,6 +80,12 @@ class SampleRow(_Part):
     """Why the verdict is what it is, where there is more to say."""
 
     @model_validator(mode="after")
+    def _a_reward_for_what_is_scored(self) -> SampleRow:
+        if self.reward is None and self.verdict == "scored":
+            raise ValueError("a scored sample has a reward")
+        return self
+
+    @model_validator(mode="after")
     def _a_log_prob_for_each_token(self) -> SampleRow:
         if len(self.log_probs) != len(self.token_ids):
             raise ValueError(f"{len(self.log_probs)} log_probs for {len(self.token_ids)} token_ids")
