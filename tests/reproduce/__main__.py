@@ -5,7 +5,7 @@
     python -m tests.reproduce --out tests/reproduce            into the repository, as the page there was made
     python -m tests.reproduce --redraw tests/reproduce         table and figure again from results.json
 
-What is finished is kept in --folder and not run again; Ctrl-C loses at most one window of a run.
+What is finished is kept in --folder and not run again; what Ctrl-C cuts off goes on from its saved state.
 Exit codes: 0 everything was run, 1 something was not, 2 wrong usage, 130 interrupted.
 """
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from services.cli import stack
 from services.cli.client import TERMINAL, Api
 from services.cli.progress import duration
-from syncline.errors import PeerTimeout, RunFailed
+from syncline.errors import PeerTimeout, RunFailed, Unavailable
 from tests.reproduce.arms import HELDOUT, Trial
 from tests.reproduce.results import Result
 
@@ -41,15 +42,12 @@ def run_all(trials: Sequence[Trial], *, folder: Path, engine: str, generators: i
     )
     api = Api((stack.living(folder) or {})["address"])
     try:
-        clock = _Clock(trials)
-        for trial in trials:
+        clock = _Clock(sum(trial.spec.steps for trial in trials))
+        for number, trial in enumerate(trials, start=1):
             run = _submitted(api, trial)
-            if run["state"] == "succeeded":
-                clock.left -= 1
-            else:
-                _follow(api, run["id"], clock, say)
+            _follow(api, run, clock, say)
             result = _result(api, run["id"], trial)
-            say(f"{trial.spec.name}: best {result.best:.1%}, last {result.last:.1%}; runs to go: {clock.left}")
+            say(f"{number}/{len(trials)} {trial.spec.name}: best {result.best:.1%}, last {result.last:.1%}")
             yield result
     finally:
         api.close()
@@ -59,20 +57,24 @@ def run_all(trials: Sequence[Trial], *, folder: Path, engine: str, generators: i
 class _Clock:
     """How long the rest will take, from the pace so far."""
 
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self.left = len(trials)
-        self._seconds: list[float] = []
+    def __init__(self, updates: int) -> None:
+        self._left = updates
+        self._made = 0
+        self._started_at = time.monotonic()
 
-    def finished(self, seconds: float) -> None:
-        self.left -= 1
-        self._seconds.append(seconds)
+    def found(self, updates: int) -> None:
+        """These were there already."""
+        self._left -= updates
 
-    def estimate(self, *, spent: float, share: float) -> str:
-        """With a run under way since `spent` seconds, of which `share` is done."""
-        if not share and not self._seconds:
+    def made(self, updates: int) -> None:
+        self._left -= updates
+        self._made += updates
+
+    def __str__(self) -> str:
+        if self._made <= 0:
             return "no estimate yet"
-        a_run = sum(self._seconds) / len(self._seconds) if self._seconds else spent / share
-        return f"about {duration(a_run * (self.left - share))} left"
+        spent = time.monotonic() - self._started_at
+        return f"about {duration(spent / self._made * self._left)} left"
 
 
 def _submitted(api: Api, trial: Trial) -> dict[str, Any]:
@@ -83,27 +85,30 @@ def _submitted(api: Api, trial: Trial) -> dict[str, Any]:
     return api.submit(trial.spec.model_dump(mode="json"))
 
 
-def _follow(api: Api, run_id: str, clock: _Clock, say: Say) -> None:
+def _follow(api: Api, run: dict[str, Any], clock: _Clock, say: Say) -> None:
     """Wait for the end of a run, saying every now and then where it is."""
-    started_at = moved_at = time.monotonic()
-    said_at, seen = 0.0, (-1, -1)
-    while True:
-        run, now = api.run(run_id), time.monotonic()
-        step, steps = run["progress"]["step"], run["progress"]["steps"]
-        if run["state"] == "succeeded":
-            clock.finished(now - started_at)
-            return
+    step, steps, evaluations = run["progress"]["step"], run["progress"]["steps"], 0
+    clock.found(step)
+    moved_at, said_at = time.monotonic(), 0.0
+    while run["state"] != "succeeded":
         if run["state"] in TERMINAL:
-            raise RunFailed(f"{run_id} is {run['state']}: {run['reason']}; start again to go on from its saved state")
-        if (there := (step, len(api.evaluations(run_id)))) != seen:
-            moved_at, seen = now, there
-        elif now - moved_at > _STUCK_AFTER_S:
-            raise PeerTimeout(f"{run_id} is {run['state']} and has not moved for {_STUCK_AFTER_S:g} s: {run['reason']}")
+            raise RunFailed(
+                f"{run['id']} is {run['state']}: {run['reason']}; start again to go on from its saved state"
+            )
+        now = time.monotonic()
+        if now - moved_at > _STUCK_AFTER_S:
+            raise PeerTimeout(
+                f"{run['id']} is {run['state']} and has not moved for {_STUCK_AFTER_S:g} s: {run['reason']}"
+            )
         if now - said_at > _SAY_EVERY_S:
-            left = clock.estimate(spent=now - started_at, share=step / steps)
-            say(f"{run['name']}: step {step}/{steps}, {left}")
+            say(f"{run['name']}: step {step}/{steps}, {clock}")
             said_at = now
         time.sleep(_ASK_EVERY_S)
+        with suppress(Unavailable):  # the stack starts a coordinator that has died anew; the patience above holds
+            run, seen = api.run(run["id"]), len(api.evaluations(run["id"]))
+            if (run["progress"]["step"], seen) != (step, evaluations):
+                clock.made(run["progress"]["step"] - step)
+                step, evaluations, moved_at = run["progress"]["step"], seen, now
 
 
 def _result(api: Api, run_id: str, trial: Trial) -> Result:

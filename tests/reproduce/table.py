@@ -57,7 +57,7 @@ def render(experiment: Experiment, *, figure: str) -> str:
 
 
 def _rows(experiment: Experiment) -> Iterator[str]:
-    before = _percent(Spread.of([result.before for result in experiment.results]))
+    before = _percent(Spread.of(sorted({result.before for result in experiment.results})))  # one model, one number
     yield _row(["seed model", before, "0", before, "", *_paper(SEED_MODEL)])
     for arm in ARMS:
         if found := experiment.of(arm.key):
