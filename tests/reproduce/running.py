@@ -112,14 +112,14 @@ def _follow(api: Api, run: dict[str, Any], clock: _Clock, say: Say) -> None:
 
 
 def _result(api: Api, run_id: str, trial: Trial) -> Result:
-    accuracies = {row["version"]: row["accuracy"] for row in api.evaluations(run_id) if row["name"] == HELDOUT}
-    if trial.spec.steps not in accuracies or None in accuracies.values():
-        raise RunFailed(f"{run_id} ended without all of its evaluations: {accuracies}")
+    found = {row["version"]: row["score"] for row in api.evaluations(run_id) if row["name"] == HELDOUT}
+    if trial.spec.steps not in found or None in found.values():
+        raise RunFailed(f"{run_id} ended without all of its evaluations: {found}")
     steps = api.steps(run_id)
     return Result(
         arm=trial.arm.key,
         seed=trial.seed,
-        accuracies=dict(sorted(accuracies.items())),
+        accuracies={version: found[version]["mean"] for version in sorted(found)},
         groups=sum(len(row["trained"]) for row in steps),
         staleness=max(row["staleness"] for row in steps),
     )
