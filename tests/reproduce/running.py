@@ -37,6 +37,7 @@ def run_all(trials: Sequence[Trial], *, folder: Path, engine: str, generators: i
         generators=generators,
         engine=engine,
         project=Path.cwd(),
+        reward_model=None,
         lifeline=True,
         waiting=say,
     )
