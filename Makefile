@@ -12,6 +12,9 @@ GENERATORS ?= 1
 ENGINE ?= vllm
 GSM8K ?= ../shared/data
 ARGS ?=
+ARMS ?=
+STEPS ?= 200
+OUT ?= .run/reproduce
 JOBS ?= 2
 SEEDS ?= 100
 STACKS ?= 20
@@ -81,6 +84,10 @@ layers: $(STAMP) ## Who may import whom
 chaos: $(STAMP) ## Kill everything at random and compare the ends. SEEDS=100 (learners) STACKS=20 SEED=one of them
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --stacks $(STACKS) $(if $(SEED),--seed $(SEED))
 
+reproduce: SEEDS = 0 1 2
+reproduce: $(STAMP) ## The paper's main comparison on a CPU: table and figure. SEEDS='0 1 2' ARMS='s1 offline' STEPS=200 OUT=folder
+	$(BIN)/python -m tests.reproduce --seeds $(SEEDS) --steps $(STEPS) --out $(OUT) $(if $(ARMS),--arms $(ARMS)) $(ARGS)
+
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -105,7 +112,7 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run mixed gsm8k up down setup test test-fast pytest lint fmt type layers chaos bench judge protos verify clean help
+.PHONY: run mixed gsm8k up down setup test test-fast pytest lint fmt type layers chaos reproduce bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
 

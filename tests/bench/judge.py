@@ -2,8 +2,8 @@
 
     make judge
 
-It is asked through the reward service's own code, by our own prompts, and the table shows what became of each judgment. So small a judge
-is no good one: what is shown is that real replies meet the rules, and how long a judgment takes.
+It is asked through the reward service's own code, by our own prompts, and the table shows what became of each judgment.
+So small a judge is no good one: what is shown is that real replies meet the rules, and how long a judgment takes.
 """
 
 from __future__ import annotations
