@@ -37,7 +37,7 @@ NOT_IN_THE_SCHEMA = [
     "unknown=1",
     "inference.replicas=many",
     "inference.autoscaling.kind=often",
-    "redis.auth.password=a b",
+    "redis.auth.password=a/b",
 ]
 
 
