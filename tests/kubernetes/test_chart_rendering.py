@@ -153,8 +153,7 @@ def edges(manifests: list[Manifest], direction: str) -> set[tuple[str, str, Any]
 
 
 DESIGN = {
-    ("coordinator", "inference", 50051),
-    ("coordinator", "learner", 50051),
+    *(("coordinator", service, 50051) for service in ("inference", "reward", "learner")),
     *((client, "redis", 6379) for client in ("coordinator", "inference", "reward", "learner")),
 }
 
@@ -163,7 +162,13 @@ DESIGN = {
     ("values", "more"),
     [
         (DEFAULT, set()),
-        (EVERYTHING, {("reward", "judge", 8000), ("reward", "reward-model", 8000), ("learner", "learner", None)}),
+        (
+            EVERYTHING,
+            {
+                ("learner", "learner", None),
+                *((asker, model, 8000) for asker in ("coordinator", "reward") for model in ("judge", "reward-model")),
+            },
+        ),
     ],
     ids=["default", "everything"],
 )
