@@ -51,7 +51,7 @@ setup: $(STAMP) ## Make the Python environment in .venv (the other verbs do it b
 
 ##@ Develop
 
-test: lint type layers pytest ## Everything that CI runs: style, types, layers, all tests
+test: lint type layers pytest ## Style, types, layers, all tests but those of Kubernetes; CI runs test-kubernetes, too
 
 test-fast: $(STAMP) ## The unit tests
 	$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -22,7 +22,7 @@ from tests.kubernetes.tools import CACHE, PROJECT, require
 
 DOCKER = PROJECT / "docker"
 SERVICES = ("coordinator", "inference", "reward", "learner")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,16 @@ class Pods:
 
 
 async def kill(pod: asyncio.subprocess.Process) -> None:
-    """End all processes of the pod at once."""
-    try:
-        os.killpg(pod.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    await pod.wait()
+    """End all processes of the pod at once. torchrun puts each rank into a session of its own."""
+    if pod.returncode is None:
+        for pid in (pod.pid, *_children(pod.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await pod.wait()
+
+
+def _children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 async def test_two_pods_are_one_learner_which_outlives_one_of_them(
