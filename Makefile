@@ -15,6 +15,7 @@ ARGS ?=
 ARMS ?=
 STEPS ?= 200
 OUT ?= .run/reproduce
+export REGISTRY TAG FLAVOUR BASE_IMAGE BUILDER BUILD_OPTIONS INSTALL_OPTIONS
 JOBS ?= 2
 SEEDS ?= 100
 STACKS ?= 20
@@ -59,13 +60,13 @@ setup: $(STAMP) ## Make the Python environment in .venv (the other verbs do it b
 
 ##@ Develop
 
-test: lint type layers pytest ## Everything that CI runs: style, types, layers, all tests
+test: lint type layers pytest ## Style, types, layers, all tests but those of Kubernetes; CI runs test-kubernetes, too
 
 test-fast: $(STAMP) ## The unit tests
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
-pytest: $(STAMP) ## All tests, a file at a time in each of JOBS processes. ARGS='-k name'
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+pytest: $(STAMP) ## All tests but those of Kubernetes, a file at a time in each of JOBS processes. ARGS='-k name'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore tests/kubernetes $(ARGS)
 
 lint: $(STAMP) ## Style of the code
 	$(BIN)/ruff check .
@@ -88,6 +89,19 @@ reproduce: SEEDS = 0 1 2
 reproduce: $(STAMP) ## The paper's main comparison on a CPU: table and figure. SEEDS='0 1 2' ARMS='s1 offline' STEPS=200 OUT=folder
 	$(BIN)/python -m tests.reproduce --seeds $(SEEDS) --steps $(STEPS) --out $(OUT) $(if $(ARMS),--arms $(ARMS)) $(ARGS)
 
+test-kubernetes: tools-kubernetes ## The chart, the images and their tests. ARGS='-k name'
+	$(BIN)/python -m pytest tests/kubernetes -n $(JOBS) --dist loadfile $(ARGS)
+
+tools-kubernetes: $(STAMP) ## Fetch Helm, hadolint, promtool and schemas for those tests, once
+	@$(BIN)/python -m tests.kubernetes.tools
+
+chart: tools-kubernetes ## Write the chart's schema, README table and golden renderings from values.yaml and templates
+	$(BIN)/python helm/document.py
+	$(BIN)/python -m tests.kubernetes.golden
+
+images: ## Build the images with docker or buildah. REGISTRY=syncline TAG=0.1.0 FLAVOUR=cpu|gpu BASE_IMAGE=
+	@docker/build.sh
+
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
 
@@ -99,6 +113,7 @@ protos: $(STAMP) ## Generate shared/syncline/v1 from protos/
 
 verify: $(STAMP) ## Check that generated code is current and that the protos are sound
 	$(BIN)/buf lint protos
+	$(BIN)/python helm/document.py --check
 	@made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; $(call generate,$$made); \
 	for file in "$$made"/syncline/v1/*; do \
 		diff -u "shared/syncline/v1/$${file##*/}" "$$file" || { echo "stale: run 'make protos'"; exit 1; }; \
@@ -110,9 +125,10 @@ clean: ## Remove the environment, local runs and caches
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run mixed gsm8k up down setup test test-fast pytest lint fmt type layers chaos reproduce bench judge protos verify clean help
+.PHONY: run mixed gsm8k up down setup test test-fast test-kubernetes tools-kubernetes chart images pytest lint fmt type layers \
+	chaos reproduce bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
 
