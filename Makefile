@@ -125,7 +125,7 @@ clean: ## Remove the environment, local runs and caches
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run mixed gsm8k up down setup test test-fast test-kubernetes tools-kubernetes chart images pytest lint fmt type layers \
 	chaos reproduce bench judge protos verify clean help

@@ -18,7 +18,7 @@ from typing import Any
 
 TRAIN_ROWS = 2000
 HELDOUT_ROWS = 300
-INSTRUCTION = "\nThink step by step, briefly. End with the final number in \\boxed{}."
+INSTRUCTION = "\nAnswer with one short calculation and the final number."
 
 
 def shortest(rows: Sequence[dict[str, str]], count: int) -> list[dict[str, str]]:
