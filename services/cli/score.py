@@ -50,19 +50,21 @@ class Tally:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._scores = 0.0
+        self._numbers = 0
 
     def add(self, row: dict[str, Any]) -> None:
         kind = "problem" if "problem" in row else str(row["status"])
-        if kind == "scored":
+        if row.get("score") is not None:  # a judge that cannot be read gives none
             self._scores += row["score"]
+            self._numbers += 1
+        if kind == "scored":
             kind = {1.0: "right", 0.0: "wrong"}.get(row["score"], "graded")
         self.counts[kind] += 1
 
     def __str__(self) -> str:
         rows = self.counts.total()
         parts = [f"{count:,} {kind}" for kind, count in sorted(self.counts.items(), key=lambda item: -item[1])]
-        judged = rows - self.counts["problem"]
-        mean = f"; mean score {self._scores / judged:.4f}" if judged else ""
+        mean = f"; mean score {self._scores / self._numbers:.4f}" if self._numbers else ""
         return f"{rows:,} rows: {', '.join(parts) or 'none'}{mean}"
 
 
@@ -70,4 +72,5 @@ def as_text(row: dict[str, Any]) -> str:
     """One row for people: line, score, verdict, seconds, cause."""
     if "problem" in row:
         return f"{row['line']:>7}       -  {'problem':<11}        -  {row['problem']}"
-    return f"{row['line']:>7}  {row['score']:6.3g}  {row['status']:<11}{row['seconds']:9.4f}  {row['cause']}".rstrip()
+    score = "     -" if row["score"] is None else f"{row['score']:6.3g}"
+    return f"{row['line']:>7}  {score}  {row['status']:<11}{row['seconds']:9.4f}  {row['cause']}".rstrip()

@@ -56,7 +56,7 @@ def _child(target: Any, part: str, *, path: str) -> Any:
     if isinstance(target, dict):
         return target[part]
     if isinstance(target, list):
-        if part.isdigit() and int(part) < len(target):
+        if part.isdecimal() and int(part) < len(target):
             return target[int(part)]
         raise InvalidSpec([FieldProblem(path, f"the list has no entry {part!r}", f"0 to {len(target) - 1}")])
     raise InvalidSpec([FieldProblem(path, "leads into a plain value", "a path through mappings and lists")])

@@ -135,7 +135,7 @@ def _parse(line: bytes, where: str) -> RolloutRow:
     try:
         return RolloutRow.model_validate_json(line)
     except ValidationError as error:
-        first = problems_of(error)[0]
+        first = problems_of(error.errors(include_url=False))[0]
         raise _refused(f"{where}: {first.path}: {first.problem}", f"{_ROWS} ({first.allowed})") from None
 
 

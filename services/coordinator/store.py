@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.coordinator.rollout_file import Origin
 from syncline import checkpoints
@@ -168,8 +168,7 @@ class RunStore:
         self.root = root
         self._runs: dict[str, Run] = {}
         root.mkdir(parents=True, exist_ok=True)
-        found = [path.parent for path in root.glob("*/run.json")]
-        records = [(folder, RunRecord.model_validate_json((folder / "run.json").read_text())) for folder in found]
+        records = [(path.parent, record) for path in root.glob("*/run.json") if (record := _read_record(path))]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
             checkpoints.sweep(folder)
             if record.state not in (RunState.PENDING, RunState.STARTING) and not record.state.terminal:
@@ -218,6 +217,15 @@ class RunStore:
 
     def by_idempotency_key(self, key: str) -> Run | None:
         return next((run for run in self._runs.values() if key and run.record.idempotency_key == key), None)
+
+
+def _read_record(path: Path) -> RunRecord | None:
+    """The record of a run; None, and a word in the log, for one that cannot be read: the others must be served."""
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        log.error("run_record_unreadable", path=str(path), error=str(error), do="mend the file or move its folder away")
+        return None
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def checkpoint_folder(run: Run, which: str) -> Path:
             raise NotFound(f"run {run.id} has no evaluated checkpoint on storage")
         version = best["version"]
     else:
-        version = int(which.removeprefix("v")) if which.removeprefix("v").isdigit() else -1
+        version = int(which.removeprefix("v")) if which.removeprefix("v").isdecimal() else -1
         if version not in kept:
             raise NotFound(f"run {run.id} has no checkpoint {which!r}; there are: {', '.join(f'v{v}' for v in kept)}")
     return checkpoints.version_folder(run.folder, version).resolve()

@@ -21,6 +21,7 @@ from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.registry import VERIFIERS
 from syncline.errors import FieldProblem, InvalidSpec
 from syncline.rewardspec import RewardSpec
+from syncline.spec_problems import problems_of
 
 _REWARD_SPEC: TypeAdapter[RewardSpec] = TypeAdapter(RewardSpec)
 
@@ -82,7 +83,5 @@ def _parsed(reward_json: str) -> RewardSpec:
     try:
         return _REWARD_SPEC.validate_json(reward_json)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidSpec(
-            [FieldProblem("reward", first["msg"], 'a reward of the run spec, as {"type": "math"}')]
-        ) from None
+        found = problems_of(error.errors(include_url=False))
+        raise InvalidSpec([replace(one, path=f"reward.{one.path}".removesuffix(".$")) for one in found]) from None

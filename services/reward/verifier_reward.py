@@ -137,6 +137,5 @@ def _chosen(spec: RewardSpec) -> _Chosen:
 
 
 def _bad_gold(gold: str, problem: str) -> InvalidSpec:
-    return InvalidSpec(
-        [FieldProblem("answer", f"{gold[:80]!r} {problem}", "for math: a number, or LaTeX as in \\frac{1}{2}")]
-    )
+    allowed = "a gold answer that the verifier can read (math: a number, or LaTeX)"
+    return InvalidSpec([FieldProblem("answer", f"{gold[:80]!r} {problem}", allowed)])

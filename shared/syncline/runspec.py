@@ -301,7 +301,7 @@ def parse(data: Mapping[str, Any] | Any) -> RunSpec:
     try:
         return _RUN_SPEC.validate_python(data)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error)) from None
+        raise InvalidSpec(problems_of(error.errors(include_url=False))) from None
 
 
 def parse_json(text: str) -> RunSpec:
@@ -309,4 +309,4 @@ def parse_json(text: str) -> RunSpec:
     try:
         return _RUN_SPEC.validate_json(text)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error)) from None
+        raise InvalidSpec(problems_of(error.errors(include_url=False))) from None

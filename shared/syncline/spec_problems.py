@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-from pydantic import ValidationError
 
 from syncline.errors import FieldProblem
 
@@ -25,11 +23,11 @@ _ALLOWED = {
 }
 
 
-def problems_of(error: ValidationError) -> list[FieldProblem]:
-    """One problem a field: what each member of a union would allow is joined, and a list is
-    not called too short because of a row that is named already."""
+def problems_of(details: Iterable[Any]) -> list[FieldProblem]:
+    """One problem a field, from the `errors()` of a validation error: what each member of a union would allow is
+    joined, and a list is not called too short because of a row that is named already."""
     found: dict[str, FieldProblem] = {}
-    for detail in error.errors(include_url=False):
+    for detail in details:
         problem = _problem(detail)
         known = found.get(problem.path)
         allowed = problem.allowed if known is None else f"{known.allowed} or {problem.allowed}"

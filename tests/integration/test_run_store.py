@@ -43,6 +43,24 @@ def again(disk: SmallDisk) -> Run:
     return RunStore(disk.folder).get("run-1")
 
 
+def test_a_record_that_cannot_be_read_keeps_no_other_run_from_being_served(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    for name in ("run-1", "run-2"):
+        store.create(name, SPEC)
+    (tmp_path / "run-1" / "run.json").write_text("")
+    assert [run.id for run in RunStore(tmp_path).all()] == ["run-2"]
+    assert (tmp_path / "run-1" / "events.jsonl").is_file(), "nothing is deleted"
+
+
+def test_a_run_that_was_paused_is_starting_until_it_is_taken_up(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create("run-1", SPEC)
+    for event in (RunEvent.START, RunEvent.TRAIN, RunEvent.PAUSE):
+        run.apply(event)
+    again = RunStore(tmp_path).get("run-1")
+    assert again.state is RunState.STARTING
+    assert again.record.paused
+
+
 def test_rows_are_appended_whole_or_not_at_all(disk: SmallDisk, run: Run) -> None:
     run.append("steps", {"step": 0})
     disk.fill()

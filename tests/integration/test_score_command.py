@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from services.cli.score import Tally, as_text
 from services.reward import score as program
 from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict
@@ -144,3 +145,15 @@ async def test_a_long_file_flows_through_with_few_rows_in_memory() -> None:
     assert await asyncio.wait_for(scoring, timeout=100) == 0
     told = [json.loads(line)["line"] for line in out.getvalue().splitlines()]
     assert told == list(range(1, 100_001))
+
+
+def test_a_row_without_a_score_is_printed_and_takes_no_part_in_the_mean() -> None:
+    tally = Tally()
+    rows = [
+        {"line": 1, "status": "unparsable", "score": None, "seconds": 0.1, "cause": "missing"},
+        {"line": 2, "status": "scored", "score": 6.0, "seconds": 0.1, "cause": ""},
+    ]
+    for row in rows:
+        tally.add(row)
+    assert "-  unparsable" in as_text(rows[0])
+    assert "mean score 6.0000" in str(tally)

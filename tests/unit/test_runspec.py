@@ -68,6 +68,8 @@ def test_a_spec_survives_the_trip_as_json() -> None:
         ("generation.top_p", 0.0, "generation.top_p: 0.0 is out of range; allowed: > 0"),
         ("generation.samples_per_prompt", 1, "generation.samples_per_prompt: 1 is out of range"),
         ("checkpoints.keep", 1, "checkpoints.keep: 1 is out of range"),
+        ("optimizer.lr", float("inf"), "optimizer.lr: inf"),
+        ("tasks.0.weight", float("nan"), "tasks.0.weight: nan"),
         ("model.dtype", "float16", "model.dtype: 'float16' is not known; allowed: 'float32' or 'bfloat16'"),
     ],
 )

@@ -41,7 +41,7 @@ async def list_events(
     `after`); the stream ends with the run.
     """
     if _STREAM in accept:
-        start = int(last_event_id) if last_event_id.isdigit() else after
+        start = int(last_event_id) if last_event_id.isdecimal() else after
         stream: Response = EventSourceResponse(_events(run, start, request), ping=_HEARTBEAT_S)
         return stream
     rows, following = page(run.series["events"][after:], size=page_size, token=page_token)
@@ -56,7 +56,7 @@ async def _events(run: Run, position: int, request: Request) -> AsyncIterator[Se
             yield ServerSentEvent(
                 id=str(position), event=event["type"], data=json.dumps(event["data"] | {"at": event["at"]})
             )
-        if run.state.terminal and position == len(run.series["events"]):
+        if run.state.terminal and position >= len(run.series["events"]):
             return
         await run.changed.wait(timeout_s=_HEARTBEAT_S)
         if await request.is_disconnected():

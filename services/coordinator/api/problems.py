@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from syncline.errors import InvalidSpec, SynclineError
+from syncline.spec_problems import problems_of
 
 log = structlog.get_logger()
 _MEDIA_TYPE = "application/problem+json"
@@ -37,18 +39,13 @@ def install(app: FastAPI) -> None:
     async def on_syncline_error(request: Request, error: SynclineError) -> JSONResponse:
         if isinstance(error, InvalidSpec):
             fields = [{"path": p.path, "problem": p.problem, "allowed": p.allowed} for p in error.problems]
-            return problem(
-                error.http_status, error.code, "the run spec was refused; nothing was started", errors=fields
-            )
+            return problem(error.http_status, error.code, "the request was refused; nothing was changed", errors=fields)
         return problem(error.http_status, error.code, error.message)
 
     @app.exception_handler(RequestValidationError)
     async def on_bad_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [
-            {"path": ".".join(str(part) for part in detail["loc"]), "problem": detail["msg"], "allowed": detail["type"]}
-            for detail in error.errors()
-        ]
-        return problem(422, "invalid_request", "the request was refused", errors=fields)
+        fields = [asdict(found) for found in problems_of(error.errors())]
+        return problem(422, "invalid_request", "the request was refused; nothing was changed", errors=fields)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
