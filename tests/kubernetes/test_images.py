@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,19 +16,13 @@ import yaml
 
 from services.local import valkey
 from tests.kubernetes.containers import BASE_NAME, Buildah, Contained
+from tests.kubernetes.free_port import free_port
 from tests.kubernetes.settings_of import settings_of
 from tests.kubernetes.tools import CACHE, PROJECT, require
 
 DOCKER = PROJECT / "docker"
 SERVICES = ("coordinator", "inference", "reward", "learner")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,16 +19,10 @@ from tests.integration.learner_ranks import Torchrun
 from tests.integration.learner_world import groups_of, kinds, spec_of
 from tests.integration.tiny_models import make_tiny_model
 from tests.kubernetes.chart import DEFAULT, environment, find, render
+from tests.kubernetes.free_port import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NAME = "rl-syncline-learner"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Pods:
