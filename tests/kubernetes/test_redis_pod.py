@@ -27,9 +27,8 @@ def test_redis_asks_for_its_password_and_keeps_what_it_is_told(tmp_path: Path) -
     settings = find(manifests, "ConfigMap", NAME)["data"]["redis.conf"]
     (tmp_path / "redis.conf").write_text(settings.replace("dir /data", f"dir {tmp_path}") + f"port {port}\n")
     (tmp_path / "tmp").mkdir()
-    script = (
-        container["command"][-1].replace("/etc/redis", str(tmp_path)).replace("/tmp/redis", f"{tmp_path}/tmp/redis")
-    )
+    *shell, script = container["command"]
+    script = script.replace("/etc/redis", str(tmp_path)).replace("/tmp/redis", f"{tmp_path}/tmp/redis")
 
     server = Path(valkey.command(tmp_path)[0])
     variables = {"PATH": f"{server.parent}:{os.environ['PATH']}", "REDISCLI_AUTH": PASSWORD}
