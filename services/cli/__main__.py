@@ -71,6 +71,9 @@ Output = Annotated[Format, typer.Option("--output", "-o", help="format of what i
 Folder = Annotated[Path, typer.Option(envvar="SYNCLINE_STACK", help="folder of the local stack")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="port of the local stack's REST API")]
 Generators = Annotated[int, typer.Option(min=1, help="inference processes of a stack that is started")]
+RewardModel = Annotated[
+    Path | None, typer.Option(help="folder of a reward model to serve with the stack, at the port after --port")
+]
 WhichEngine = Annotated[Engine, typer.Option(help="engine of a stack that is started")]
 
 _STACK = Path(".run")
@@ -83,6 +86,7 @@ def run(
     from_: From = "",
     generators: Generators = 1,
     engine: WhichEngine = Engine.VLLM,
+    reward_model: RewardModel = None,
     port: Port = 8080,
     server: Server = "",
     token: Token = "",
@@ -102,6 +106,7 @@ def run(
         generators=generators,
         engine=engine.value,
         project=_project(spec),
+        reward_model=reward_model.resolve() if reward_model else None,
     )
     try:
         outcome = run_to_the_end(checked, server=server, token=token, choice=choice, console=_progress_console())
@@ -259,6 +264,7 @@ def export_rollouts(
 def up(
     generators: Generators = 1,
     engine: WhichEngine = Engine.VLLM,
+    reward_model: RewardModel = None,
     port: Port = 8080,
     folder: Folder = _STACK,
     output: Output = Format.TEXT,
@@ -279,6 +285,7 @@ def up(
             generators=generators,
             engine=engine.value,
             project=Path.cwd(),
+            reward_model=reward_model.resolve() if reward_model else None,
             lifeline=False,
             waiting=display.wait,
         )

@@ -32,6 +32,7 @@ class StackChoice:
     generators: int
     engine: str
     project: Path
+    reward_model: Path | None = None
 
     @property
     def address(self) -> str:
@@ -94,6 +95,7 @@ def _running_stack(api: Api, server: str, choice: StackChoice, display: Display)
         generators=choice.generators,
         engine=choice.engine,
         project=choice.project,
+        reward_model=choice.reward_model,
         lifeline=True,
         waiting=display.wait,
     )

@@ -43,6 +43,7 @@ def start(
     generators: int,
     engine: str,
     project: Path,
+    reward_model: Path | None,
     lifeline: bool,
     waiting: Callable[[str], None],
 ) -> LocalStack:
@@ -59,6 +60,8 @@ def start(
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "supervisor.log"
     options = {"folder": folder, "port": port, "generators": generators, "engine": engine, "project": project}
+    if reward_model is not None:
+        options["reward-model"] = reward_model
     command = [sys.executable, "-m", "services.local"]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     with log_file.open("wb") as log:

@@ -92,7 +92,7 @@ def _answer(sample: Sample, verdict: Verdict) -> Answer:
         completion=sample.text,
         tokens=len(sample.token_ids),
         finish=FinishReason.Name(sample.finish_reason).removeprefix("FINISH_REASON_").lower(),
-        score=verdict.score,
+        score=verdict.score if verdict.HasField("score") else None,
         raw_score=verdict.raw_score,
         verdict=VerdictStatus.Name(verdict.status).removeprefix("VERDICT_STATUS_").lower(),
         cause=verdict.cause,

@@ -66,8 +66,11 @@ def _pair_by_rule(spec: RunSpec, row: RolloutRow) -> list[tuple[int, int]]:
     """What DPO would take, for a run whose algorithm has no pairs. Where a pair algorithm found none, nor does this."""
     (task,) = (task for task in spec.tasks if task.name == row.task)
     rng = Random(ids.pair_seed(spec.seed, step=row.step, prompt_index=row.prompt_index))
-    pairing = build_pair_rule(task.pair_rule.model_dump()).one(row.rewards, rng)
-    return [(pair.chosen, pair.rejected) for pair in pairing.pairs]
+    samples, rewards = list(row.rewards), list(row.rewards.values())
+    if len(rewards) < 2:
+        return []
+    pairing = build_pair_rule(task.pair_rule.model_dump()).one(rewards, rng)
+    return [(samples[pair.chosen], samples[pair.rejected]) for pair in pairing.pairs]
 
 
 def _answer(row: RolloutRow, sample: SampleRow) -> Any:

@@ -38,6 +38,7 @@ EVALUATION_NORMALIZED = Gauge(
 EVALUATION_LENGTH = Gauge("syncline_evaluation_length_tokens", "Mean length of the last evaluation", ["name"])
 MEMBERS = Gauge("syncline_members", "Live processes", ["role"])
 RUNS = Gauge("syncline_runs", "Runs by state", ["state"])
+BACKLOG = Gauge("syncline_backlog_prompts", "Prompts that wait for generators or are with one")
 
 
 def observe_step(row: dict[str, Any]) -> None:

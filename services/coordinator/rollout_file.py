@@ -144,7 +144,7 @@ def _check(row: RolloutRow, *, where: str, tasks: Mapping[str, Task], reader: Re
         raise _refused(f"{where} belongs to task {row.task!r}, which the spec does not have", ", ".join(tasks))
     if len(row.samples) < 2:
         raise _refused(f"{where} has {len(row.samples)} samples; there is nothing to compare", "at least 2 in each row")
-    if tasks[row.task].pair_rule.type == "random" and (odd := [r for r in row.rewards if r not in (0.0, 1.0)]):
+    if tasks[row.task].pair_rule.type == "random" and (odd := [r for r in row.rewards.values() if r not in (0.0, 1.0)]):
         raise _refused(
             f"{where} has a reward of {odd[0]:g}, and task {row.task!r} takes random pairs of right (1) and wrong (0)",
             "pairs: {type: best_vs_worst} for this task",

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from typing import Any
 
 import structlog
 from redis.asyncio import Redis
 
-from services.coordinator import endpoints, metrics
+from services.coordinator import endpoints
 from services.coordinator.controller import RunController
 from services.coordinator.fleet import Fleet
 from services.coordinator.reward_check import check_rewards
@@ -127,7 +128,6 @@ class Runs:
         while True:
             self._queued.clear()
             waiting = [run for run in self.store.all() if not run.state.terminal]
-            self._count()
             if not waiting:
                 await self._queued.wait()
                 continue
@@ -177,6 +177,6 @@ class Runs:
         await check_rewards(spec, live)
         return prepared
 
-    def _count(self) -> None:
-        for state in RunState:
-            metrics.RUNS.labels(state.value).set(sum(1 for run in self.store.all() if run.state is state))
+    def count(self) -> Counter[RunState]:
+        """Runs by state."""
+        return Counter(run.state for run in self.store.all())

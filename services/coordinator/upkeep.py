@@ -148,6 +148,7 @@ class Upkeep:
                     async with asyncio.timeout(_TURN_S):
                         await self._news.wait()
         finally:
+            metrics.BACKLOG.set(0)
             collecting.cancel()
             with suppress(asyncio.CancelledError):
                 await collecting
@@ -182,6 +183,7 @@ class Upkeep:
         """Prompt tasks that are not answered yet, by version."""
         versions = sorted(self._handles)
         counts = await self._streams.outstanding([keys.prompts(self._run.id, version) for version in versions])
+        metrics.BACKLOG.set(sum(counts))
         return dict(zip(versions, counts, strict=True))
 
     def _point_fleet_at(self, version: int | None) -> None:

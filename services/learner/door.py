@@ -26,9 +26,8 @@ from syncline.v1.rollout_pb2 import (
 Refusal = Literal["foreign", "duplicate", "stale"]
 """foreign: not of this run's training. duplicate: its step is over. stale: not by the scheduled version."""
 
-NUMBERS = {VERDICT_STATUS_SCORED: "scored", VERDICT_STATUS_UNPARSABLE: "unparsable", VERDICT_STATUS_TIMEOUT: "timeout"}
-"""Verdicts that are numbers, with their names in reports. Their score is the reward, shaped where the task asks for it;
-the last two were wrong (0) before that."""
+VERDICTS = {VERDICT_STATUS_SCORED: "scored", VERDICT_STATUS_UNPARSABLE: "unparsable", VERDICT_STATUS_TIMEOUT: "timeout"}
+"""Verdicts that may come here, with their names in reports. Those with a score train, the others are left out."""
 
 
 def refusal(
@@ -71,7 +70,12 @@ def check(scored: ScoredGroup, *, tasks: Collection[str], vocabulary: int) -> No
     if not group.task.prompt_token_ids:
         raise _broken(group, "its prompt has no tokens")
     for i, (sample, verdict) in enumerate(zip(group.samples, scored.verdicts, strict=True)):
-        if verdict.status not in NUMBERS or not math.isfinite(verdict.score):
+        must_have_score = verdict.status == VERDICT_STATUS_SCORED
+        if (
+            verdict.status not in VERDICTS
+            or not math.isfinite(verdict.score)
+            or verdict.HasField("score") < must_have_score
+        ):
             raise _broken(
                 group,
                 f"the verdict of sample {i} is no number (status {verdict.status}, score {verdict.score:g}, "
@@ -88,10 +92,14 @@ def check(scored: ScoredGroup, *, tasks: Collection[str], vocabulary: int) -> No
         raise _broken(group, f"it has token {largest}, and the model's vocabulary ends at {vocabulary - 1}")
 
 
-def rewards_of(scored: ScoredGroup) -> list[float]:
-    """One number per sample. What a verifier could not read or finish has a score like any other: 0, or below 0 when
-    its length is held against it as well."""
-    return [verdict.score for verdict in scored.verdicts]
+def rewards_of(scored: ScoredGroup) -> dict[int, float]:
+    """The reward of each sample that has one, by its index.
+
+    What a verifier could not read or finish has a score like any other: 0, or below 0 when its length is held against
+    it as well. A sample that a judge or a reward model could not score has no reward: no number stands for that, so
+    it trains nothing and counts in no mean.
+    """
+    return {index: verdict.score for index, verdict in enumerate(scored.verdicts) if verdict.HasField("score")}
 
 
 def name_of(key: TaskKey) -> str:

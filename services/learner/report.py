@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from services.learner.batch import PlannedGroup
-from services.learner.door import NUMBERS, rewards_of
+from services.learner.door import VERDICTS, rewards_of
 from services.learner.step import Update
 from syncline.v1.learner_service_pb2 import SampleRecord, StepReport, TaskReport
 
@@ -48,14 +48,14 @@ def step_report(
 def _task_report(
     task: str, groups: Sequence[PlannedGroup], *, metrics: Mapping[str, float], shaped: bool
 ) -> TaskReport:
-    rewards = [reward for group in groups for reward in rewards_of(group.scored)]
+    rewards = [reward for group in groups for reward in rewards_of(group.scored).values()]
     lengths = _lengths(groups)
     return TaskReport(
         task=task,
         groups=len(groups),
         dropped=Counter(group.plan.cause for group in groups if not group.plan.rows),
         reward_mean=sum(rewards) / len(rewards) if rewards else 0.0,
-        verdicts=Counter(NUMBERS[verdict.status] for group in groups for verdict in group.scored.verdicts),
+        verdicts=Counter(VERDICTS[verdict.status] for group in groups for verdict in group.scored.verdicts),
         pairs=sum(len(group.plan.pairs) for group in groups),
         length_mean=sum(lengths) / len(lengths) if lengths else 0.0,
         metrics={**metrics, **({"raw_reward": _raw_mean(groups)} if shaped and rewards else {})},
@@ -64,7 +64,7 @@ def _task_report(
 
 def _raw_mean(groups: Sequence[PlannedGroup]) -> float:
     """The mean reward before shaping, over the same samples as `reward_mean`."""
-    raw = [verdict.raw_score for group in groups for verdict in group.scored.verdicts]
+    raw = [verdict.raw_score for group in groups for verdict in group.scored.verdicts if verdict.HasField("score")]
     return sum(raw) / len(raw)
 
 
@@ -79,10 +79,10 @@ def _two_samples(groups: Sequence[PlannedGroup]) -> list[SampleRecord]:
             pair = group.plan.pairs[0]
             return [_record(group, pair.chosen, role="chosen"), _record(group, pair.rejected, role="rejected")]
     for group in groups:
-        if group.scored.verdicts:
-            rewards = rewards_of(group.scored)
-            best = max(range(len(rewards)), key=lambda i: rewards[i])
-            worst = min(reversed(range(len(rewards))), key=lambda i: rewards[i])
+        rewards = rewards_of(group.scored)
+        if rewards:
+            best = max(rewards, key=lambda i: rewards[i])
+            worst = min(reversed(rewards), key=lambda i: rewards[i])
             return [_record(group, i, role="") for i in dict.fromkeys((best, worst))]
     return []
 
@@ -95,8 +95,8 @@ def _record(group: PlannedGroup, index: int, *, role: str) -> SampleRecord:
         prompt=rollout.task.prompt_text,
         completion=rollout.samples[index].text,
         answer=rollout.task.answer,
-        reward=rewards_of(group.scored)[index],
-        verdict=NUMBERS[verdict.status],
+        reward=verdict.score,
+        verdict=VERDICTS[verdict.status],
         role=role,
         generator=rollout.generator,
     )

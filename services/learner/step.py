@@ -181,12 +181,16 @@ def _pool(ranks: Ranks, loss: float, padding: Mean, pooled: Pooled) -> tuple[flo
 
 
 def _plan(trainer: Trainer, scored: ScoredGroup, rules: Mapping[str, PairRule], *, step: int) -> GroupPlan:
-    """Random choices depend on the run's seed and the prompt's place alone."""
+    """Over the samples that have a reward. Random choices depend on the run's seed and the prompt's place alone."""
     if scored.dropped_cause:
         return GroupPlan(cause=scored.dropped_cause)
     task = scored.group.task
+    rewards = rewards_of(scored)
+    if len(rewards) < 2:
+        return GroupPlan(cause="unscored")
     rng = Random(ids.pair_seed(trainer.spec.seed, step=step, prompt_index=task.key.prompt_index))
     try:
-        return trainer.algorithm.plan(rewards_of(scored), rules[task.task], rng)
+        plan = trainer.algorithm.plan(list(rewards.values()), rules[task.task], rng)
     except ValueError as error:
         raise RunFailed(f"task {task.task}, {name_of(task.key)}: {error}") from error
+    return plan.of_samples(list(rewards))

@@ -35,10 +35,17 @@ def main() -> int:
         generators=arguments.generators,
         engine=arguments.engine,
         project=arguments.project.resolve(),
+        reward_model=arguments.reward_model.resolve() if arguments.reward_model else None,
         redis_url=os.environ.get("SYNCLINE_REDIS_URL", ""),
     )
-    if options.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        print("vLLM is not installed here; take the light engine: --engine transformers", file=sys.stderr)
+    if options.reward_model is not None and not (options.reward_model / "config.json").is_file():
+        print(f"{options.reward_model} is no model folder: it has no config.json", file=sys.stderr)
+        return 1
+    if (options.engine == "vllm" or options.reward_model is not None) and importlib.util.find_spec("vllm") is None:
+        print(
+            "vLLM is not installed here; take the light engine (--engine transformers) and no --reward-model",
+            file=sys.stderr,
+        )
         return 1
     try:
         asyncio.run(_run(StackFolder(arguments.folder), options, lifeline=arguments.lifeline))
@@ -66,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--generators", type=int, default=1, help="inference processes to start with")
     parser.add_argument("--engine", choices=["vllm", "transformers"], default="vllm")
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="folder of seed models and prompt files")
+    parser.add_argument("--reward-model", type=Path, help="folder of a reward model to serve at the port after --port")
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input is closed")
     return parser
 

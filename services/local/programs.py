@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from services.local import valkey
+from services.local import model_server, valkey
 from services.local.folder import StackFolder
 
 Engine = Literal["vllm", "transformers"]
@@ -31,6 +31,8 @@ class Options:
     """Folder that seed models and prompt files may come from, unless the environment names others."""
     redis_url: str = ""
     """An external Redis-compatible server; empty starts one."""
+    reward_model: Path | None = None
+    """Folder of a reward model to serve beside the services, at the port after `port`, under the folder's name."""
 
     @property
     def address(self) -> str:
@@ -72,6 +74,18 @@ def services(folder: StackFolder, options: Options) -> list[Program]:
         _service("reward", folder, options),
         _service("learner", folder, options),
     ]
+
+
+def reward_model(model: Path, options: Options) -> Program:
+    """vLLM's pooling server, at http://127.0.0.1:<port + 1>/v1."""
+    port = options.port + 1
+    return Program(
+        name="reward-model",
+        command=model_server.command(model, port=port, name=model.name, extra=model_server.REWARD_MODEL),
+        environment={"OMP_NUM_THREADS": "1", **os.environ, **model_server.ENVIRONMENT},
+        health=f"http://127.0.0.1:{port}/health",
+        deadline_s=model_server.START_DEADLINE_S,
+    )
 
 
 def generator(index: int, folder: StackFolder, options: Options) -> Program:

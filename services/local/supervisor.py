@@ -84,7 +84,9 @@ class Supervisor:
         if not self._options.redis_url:
             await self._start([programs.redis_server(self._folder)])
         generators = [self._generator(index) for index in range(self._options.generators)]
-        await self._start([*programs.services(self._folder, self._options), *generators])
+        model = self._options.reward_model
+        beside = [programs.reward_model(model, self._options)] if model is not None else []
+        await self._start([*programs.services(self._folder, self._options), *generators, *beside])
         self._enter("ready")
         log.info("stack_ready", address=self._options.address, after_s=round(time.time() - self._started_at, 1))
         while True:

@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+from services.reward.endpoints import Endpoints
 from services.reward.scorer import Scorer, rewards
 from services.reward.servicer import RewardServicer
 from services.reward.settings import RewardSettings
@@ -24,7 +25,8 @@ async def serve(settings: RewardSettings) -> int:
     member_id = settings.member_id or ids.new_member_id("reward")
     redis = streams.connect(settings.redis_url.get_secret_value())
     pool = VerifierPool(workers=settings.verifier_workers, limits=settings.limits, wall_s=settings.check_wall_s)
-    scorer = Scorer(rewards(settings, pool))
+    endpoints = Endpoints(keys_dir=settings.keys_dir)
+    scorer = Scorer(rewards(settings, pool, endpoints))
     worker = RewardWorker(
         redis,
         scorer=scorer,
@@ -53,6 +55,10 @@ async def serve(settings: RewardSettings) -> int:
             raise Unavailable(f"the verifier is not up; {pool.error or 'it is starting'}")
         await streams.ping(redis)
 
+    async def close() -> None:
+        await endpoints.close()
+        await redis.aclose()
+
     async def score_stream() -> None:
         await pool.ready.wait()  # a verifier that fails its self-test gives no verdict at all
         await worker.run()
@@ -63,7 +69,7 @@ async def serve(settings: RewardSettings) -> int:
         workers={"verifier": pool.run, "stream": score_stream, "registration": registration.run},
         ready=ready,
         drain=worker.drain,
-        close=redis.aclose,
+        close=close,
         grace_s=settings.grace_s,
     )
 

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TextIO
 
+from services.reward.endpoints import Endpoints
 from services.reward.scorer import Scorer, rewards
 from services.reward.settings import RewardSettings
-from services.reward.verdicts import Item, Verdict
+from services.reward.verdicts import Item, Verdict, messages_of
 from services.reward.verifiers.pool import VerifierPool
 from syncline import telemetry
-from syncline.errors import InvalidSpec, SynclineError
-from syncline.rewardspec import RewardSpec
+from syncline.errors import FieldProblem, InvalidSpec, SynclineError
+from syncline.rewardspec import JudgeReward, RewardSpec
 from syncline.settings import load
 
 _ROWS_AT_ONCE = 256
@@ -89,12 +90,18 @@ class RowScorer:
             return Problem(line, "has no `completion`; to check gold answers alone, say --golds")
         own = record.get("reward")
         reward_json = self._reward_json if own is None else json.dumps(own, sort_keys=True)
-        return Row(line, reward_json, Item(str(record.get("prompt") or ""), completion, answer))
+        prompt = record.get("prompt") or ""
+        try:
+            messages = messages_of(json.dumps(prompt) if isinstance(prompt, list) else "", prompt_text=str(prompt))
+        except InvalidSpec:
+            return Problem(line, "has a `prompt` that is neither text nor messages")
+        return Row(line, reward_json, Item(str(prompt), completion, answer, messages=messages))
 
     async def _by(self, reward_json: str, rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
         try:
             spec = self._scorer.route(reward_json)
             await self._scorer.score(spec, [])
+            _rows_alone(spec)
         except InvalidSpec as error:
             return {row.line: {"line": row.line, "problem": error.message} for row in rows}
         found = await self._verdicts(spec, [row.item for row in rows])
@@ -112,6 +119,13 @@ class RowScorer:
         return first + second
 
 
+def _rows_alone(spec: RewardSpec) -> None:
+    """Raise InvalidSpec for a reward that compares answers: the rows of a file are of different prompts."""
+    if isinstance(spec, JudgeReward) and spec.mode != "pointwise":
+        problem = f"{spec.mode} compares answers to one prompt, and each row is alone"
+        raise InvalidSpec([FieldProblem("reward.mode", problem, "'pointwise'")])
+
+
 def _told(line: int, verdict: Verdict | InvalidSpec) -> dict[str, Any]:
     if isinstance(verdict, InvalidSpec):
         return {"line": line, "problem": verdict.message}
@@ -124,7 +138,8 @@ def _told(line: int, verdict: Verdict | InvalidSpec) -> dict[str, Any]:
 async def score_file(rows: TextIO, out: TextIO, *, reward_json: str, golds: bool, settings: RewardSettings) -> int:
     """Score all rows of a file; returns the exit code. Raises when the reward is none, or no verifier starts."""
     pool = VerifierPool(workers=settings.verifier_workers, limits=settings.limits, wall_s=settings.check_wall_s)
-    scorer = Scorer(rewards(settings, pool))
+    endpoints = Endpoints(keys_dir=settings.keys_dir)
+    scorer = Scorer(rewards(settings, pool, endpoints))
     await scorer.score(scorer.route(reward_json), [])
     row_scorer = RowScorer(scorer, reward_json=reward_json, golds=golds)
     verifier = asyncio.create_task(pool.run())
@@ -138,6 +153,7 @@ async def score_file(rows: TextIO, out: TextIO, *, reward_json: str, golds: bool
         for task in (verifier, ready):
             task.cancel()
         await asyncio.gather(verifier, ready, return_exceptions=True)
+        await endpoints.close()
 
 
 async def _through(rows: TextIO, out: TextIO, scorer: RowScorer) -> int:

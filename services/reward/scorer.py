@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
+from services.reward.endpoints import Endpoints
+from services.reward.judge_reward import JudgeReward
 from services.reward.metrics import VERDICTS
+from services.reward.model_reward import ModelReward
 from services.reward.settings import RewardSettings
+from services.reward.shaping import shaped
 from services.reward.verdicts import Item, Reward, Verdict
 from services.reward.verifier_reward import Verification
 from services.reward.verifiers.pool import VerifierPool
@@ -20,12 +25,14 @@ from syncline.rewardspec import RewardSpec
 _REWARD_SPEC: TypeAdapter[RewardSpec] = TypeAdapter(RewardSpec)
 
 
-def rewards(settings: RewardSettings, pool: VerifierPool) -> dict[str, Reward]:
+def rewards(settings: RewardSettings, pool: VerifierPool, endpoints: Endpoints) -> dict[str, Reward]:
     """Every reward by its type in the run spec. A new one is one file and one line here."""
     verification = Verification(pool, answer_chars=settings.answer_chars, completion_chars=settings.completion_chars)
     return {
         "math": verification,
         "verifier": verification,
+        "judge": JudgeReward(endpoints),
+        "reward_model": ModelReward(endpoints),
     }
 
 
@@ -53,12 +60,21 @@ class Scorer:
         return spec
 
     async def score(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict]:
-        """One verdict per item, in order. Raises InvalidSpec when a gold answer cannot be read."""
-        verdicts = await self.rewards[spec.type].score(spec, items)
+        """One verdict per item, in order, shaped. Raises InvalidSpec when a gold answer cannot be read."""
+        raw = await self.rewards[spec.type].score(spec, items)
+        verdicts = [_shaped(verdict, spec, item) for verdict, item in zip(raw, items, strict=True)]
         for status, count in Counter(verdict.status for verdict in verdicts).items():
             self.verdicts[f"{spec.type}/{status}"] += count
             VERDICTS.labels(spec.type, status).inc(count)
         return verdicts
+
+
+def _shaped(verdict: Verdict, spec: RewardSpec, item: Item) -> Verdict:
+    """What has a number is shaped, a wrong answer like a right one."""
+    if verdict.score is None or verdict.status == "unavailable":
+        return verdict
+    score = shaped(verdict.score, spec.shaping, tokens=item.tokens, max_tokens=item.max_tokens)
+    return replace(verdict, raw_score=verdict.score, score=score)
 
 
 @lru_cache(maxsize=256)

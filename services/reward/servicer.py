@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from services.reward.scorer import Scorer
-from services.reward.verdicts import Item
+from services.reward.verdicts import Item, messages_of
 from services.reward.verifiers.pool import VerifierPool
 from syncline.errors import FieldProblem, InvalidSpec, PeerTimeout, Unavailable
 from syncline.rpc import Context
@@ -33,7 +33,7 @@ class RewardServicer(RewardServiceServicer):
         spec = self._scorer.route(request.reward_json)
         if len(request.items) > MAX_ITEMS:
             raise InvalidSpec([FieldProblem("items", f"{len(request.items)} items", f"at most {MAX_ITEMS} a call")])
-        items = [Item(item.prompt_text, item.completion, item.answer) for item in request.items]
+        items = [_item(item) for item in request.items]
         remaining_s = context.time_remaining()
         seconds = _LONGEST_S if remaining_s is None else min(remaining_s, _LONGEST_S)
         try:
@@ -53,3 +53,15 @@ class RewardServicer(RewardServiceServicer):
             verdicts_total=dict(self._scorer.verdicts),
             error=self._error(),
         )
+
+
+def _item(item: pb.ScoreItem) -> Item:
+    return Item(
+        item.prompt_text,
+        item.completion,
+        item.answer,
+        messages=messages_of(item.messages_json, prompt_text=item.prompt_text),
+        tokens=item.tokens,
+        max_tokens=item.max_tokens,
+        seed_answer=item.seed_answer or None,
+    )

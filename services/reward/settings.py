@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from services.reward.verifiers.wire import Limits
@@ -25,6 +27,8 @@ class RewardSettings(ServiceSettings):
     """Longest mathematical answer that is checked; plain text without a box is looked at from its end."""
     completion_chars: int = Field(default=65_536, ge=64)
     """Longest completion that a verifier gets which looks at the whole of it."""
+    keys_dir: Path | None = None
+    """Folder with a file per API key, as a mounted secret makes it; SYNCLINE_KEY_<NAME> comes first."""
     groups_in_flight: int = Field(default=64, ge=1)
     """Rollout groups that are scored at the same time."""
 

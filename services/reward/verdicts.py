@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from syncline.errors import FieldProblem, InvalidSpec
 from syncline.rewardspec import RewardSpec
 from syncline.v1 import rollout_pb2 as pb
 
@@ -27,6 +29,13 @@ class Item:
     completion: str
     answer: str
     """Gold answer; empty where the reward needs none."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    """The prompt as a conversation, for rewards that chat."""
+    tokens: int = 0
+    max_tokens: int = 0
+    """Tokens of the completion and the most it may have, for shaping."""
+    seed_answer: str | None = None
+    """The seed model's answer; None where there is none to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +43,35 @@ class Verdict:
     """What became of the attempt to score a sample (design, contract 8)."""
 
     status: Status
-    score: float = 0.0
+    score: float | None = 0.0
+    """None: there is no number, and the sample trains nothing. Unparsable and timeout are 0 by a verifier, which
+    says that the answer is wrong, and None by a judge or a reward model, which says nothing of the answer."""
+    raw_score: float = 0.0
+    """The score before shaping."""
     cause: str = ""
     """Why, in a few words; empty for an ordinary score."""
     seconds: float = 0.0
 
     def to_message(self) -> pb.Verdict:
-        return pb.Verdict(status=_WIRE[self.status], score=self.score, cause=self.cause, seconds=self.seconds)
+        return pb.Verdict(
+            status=_WIRE[self.status],
+            score=None if self.status == "unavailable" else self.score,
+            raw_score=self.raw_score,
+            cause=self.cause,
+            seconds=self.seconds,
+        )
+
+
+def messages_of(messages_json: str, *, prompt_text: str) -> tuple[Mapping[str, str], ...]:
+    """The conversation of a prompt; a prompt without one is a single user message. Raises InvalidSpec."""
+    if not messages_json:
+        return ({"role": "user", "content": prompt_text},)
+    try:
+        return tuple({"role": str(one["role"]), "content": str(one["content"])} for one in json.loads(messages_json))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidSpec(
+            [FieldProblem("messages_json", f"no messages ({error})", 'a JSON list of {"role", "content"}')]
+        ) from None
 
 
 class Reward(Protocol):

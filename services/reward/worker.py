@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from services.reward.metrics import GROUPS
 from services.reward.scorer import Scorer
-from services.reward.verdicts import Item, Verdict
+from services.reward.verdicts import Item, Verdict, messages_of
 from syncline import keys
 from syncline.errors import InvalidSpec
 from syncline.rewardspec import RewardSpec
@@ -132,6 +132,7 @@ class RewardWorker:
         try:
             try:
                 group = _decoded(entry)
+                items = _items(group)
                 spec = self._scorer.route(group.task.reward_json)
             except DecodeError as error:
                 await self._fail(entry, cause=f"broken group: {error}")
@@ -140,7 +141,7 @@ class RewardWorker:
                 await self._fail(entry, cause=f"unknown reward: {error.message}")
                 return
             try:
-                scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, group, spec))
+                scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
             except InvalidSpec as error:
                 log.warning("group_dropped", cause=_GOLD_UNPARSABLE, error=error.message, **_place(group))
                 self._count("dropped")
@@ -153,10 +154,8 @@ class RewardWorker:
             self._held.pop(entry.id, None)
             self._waiting.pop(entry.id, None)
 
-    async def _verdicts(self, entry: Entry, group: pb.RolloutGroup, spec: RewardSpec) -> list[pb.Verdict]:
+    async def _verdicts(self, entry: Entry, items: Sequence[Item], spec: RewardSpec) -> list[pb.Verdict]:
         """A verdict for every sample. Waits as long as the reward is down: `unavailable` never leaves this service."""
-        task = group.task
-        items = [Item(task.prompt_text, sample.text, task.answer) for sample in group.samples]
         verdicts: dict[int, Verdict] = {}
         attempt = 0
         while missing := [index for index in range(len(items)) if index not in verdicts]:
@@ -166,7 +165,7 @@ class RewardWorker:
                 i: verdict for i, verdict in zip(missing, given, strict=True) if verdict.status != "unavailable"
             }
             if down:
-                self._wait_for(entry, f"{spec.type}: {down[0]}")
+                self._wait_for(entry, f"{spec.place}: {down[0]}")
                 await asyncio.sleep(self._reward_backoff.pause_s(attempt))
                 attempt += 1
         return [verdicts[index].to_message() for index in range(len(items))]
@@ -239,6 +238,26 @@ def _decoded(entry: Entry) -> pb.RolloutGroup:
     if not group.samples:
         raise DecodeError("it has no samples")
     return group
+
+
+def _items(group: pb.RolloutGroup) -> list[Item]:
+    task = group.task
+    try:
+        messages = messages_of(task.messages_json, prompt_text=task.prompt_text)
+    except InvalidSpec as error:
+        raise DecodeError(error.message) from None
+    return [
+        Item(
+            task.prompt_text,
+            sample.text,
+            task.answer,
+            messages=messages,
+            tokens=len(sample.token_ids),
+            max_tokens=task.sampling.max_tokens,
+            seed_answer=task.seed_answers[index] if index < len(task.seed_answers) else None,
+        )
+        for index, sample in enumerate(group.samples)
+    ]
 
 
 def _dropped(group: pb.RolloutGroup) -> pb.ScoredGroup:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
 
@@ -59,6 +59,11 @@ class Reward(Part):
         """Whether scores are more than right (1) and wrong (0)."""
         return not self.binary or bool(self.shaping)
 
+    @property
+    def place(self) -> str:
+        """The reward in messages: what it is, and where it is asked."""
+        return self.type
+
 
 class MathReward(Reward):
     """1 when Math-Verify finds the completion's answer equal to the row's `answer`, else 0."""
@@ -92,8 +97,8 @@ class VerifierReward(Reward):
 class Endpoint(Reward):
     """A model behind an OpenAI-compatible server."""
 
-    endpoint: str = Field(pattern=r"^https?://")
-    """Base URL, up to and including /v1."""
+    endpoint: str = Field(pattern=r"^https?://[^@?#\s]+$")
+    """Base URL, up to and including /v1. No user, password or query in it: a key is named by `key`."""
     model: str = Field(min_length=1)
     key: Name | None = None
     """Name of the API key; the reward service reads it from SYNCLINE_KEY_<NAME>, which a secret fills."""
@@ -103,6 +108,10 @@ class Endpoint(Reward):
     """Requests to this endpoint at the same time, per reward service."""
     requests_per_minute: float | None = Field(default=None, gt=0.0)
     """Rate limit per reward service; null has none."""
+
+    @property
+    def place(self) -> str:
+        return f"{self.type} at {self.endpoint}"
 
 
 class JudgeReward(Endpoint):
@@ -117,10 +126,18 @@ class JudgeReward(Endpoint):
     opponents: Literal["all", "pivot"] = "all"
     """pairwise: every ordered pair of the group, or each answer against one random answer, to bound the cost."""
     template: str | None = None
-    """The judge's prompt, with {prompt} and {answer} (pointwise) or {prompt}, {first} and {second}; null takes ours."""
+    """The judge's prompt, with {prompt} and {answer} (pointwise) or {prompt}, {first} and {second}; null takes
+    ours. It has to make the judge end with <score>7.5</score> (0 to 10), or with <winner>A</winner> (A, B or tie)."""
     temperature: float = Field(default=0.6, ge=0.0)
     top_p: float = Field(default=0.9, gt=0.0, le=1.0)
     max_tokens: int = Field(default=2048, ge=1)
+
+    @model_validator(mode="after")
+    def _template_has_its_places(self) -> JudgeReward:
+        places = ("{answer}",) if self.mode == "pointwise" else ("{first}", "{second}")
+        if self.template is not None and (missing := [place for place in places if place not in self.template]):
+            raise ValueError(f"the template of a {self.mode} judge needs {' and '.join(missing)}")
+        return self
 
 
 class RewardModelReward(Endpoint):

@@ -13,7 +13,7 @@ not named here are ignored.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -70,14 +70,20 @@ class SampleRow(_Part):
     """End-of-text included where it was sampled."""
     log_probs: list[Number]
     """log p of each token where it was sampled, at temperature 1; natural logarithm."""
-    reward: Number
-    """The number that trains."""
+    reward: Number | None
+    """The number that trains; null where a judge or a reward model gave none: the sample trains nothing."""
     finish_reason: Literal["stop", "length"] = "stop"
     verdict: Literal["scored", "unparsable", "timeout"] = "scored"
     raw_reward: Number | None = None
     """Before shaping; null where it is the same."""
     cause: str = ""
     """Why the verdict is what it is, where there is more to say."""
+
+    @model_validator(mode="after")
+    def _a_reward_for_what_is_scored(self) -> SampleRow:
+        if self.reward is None and self.verdict == "scored":
+            raise ValueError("a scored sample has a reward")
+        return self
 
     @model_validator(mode="after")
     def _a_log_prob_for_each_token(self) -> SampleRow:
@@ -108,13 +114,13 @@ class RolloutRow(_Part):
     samples: list[SampleRow]
 
     @property
-    def rewards(self) -> list[float]:
-        """One number per sample."""
-        return [sample.reward for sample in self.samples]
+    def rewards(self) -> dict[int, float]:
+        """The number of each sample that has one, by its index."""
+        return {index: sample.reward for index, sample in enumerate(self.samples) if sample.reward is not None}
 
 
-def row_of(scored: ScoredGroup, *, rewards: Sequence[float], pairs: Iterable[Pair] = ()) -> RolloutRow:
-    """The row of a group that trained; `rewards` are the numbers that its samples trained with."""
+def row_of(scored: ScoredGroup, *, rewards: Mapping[int, float], pairs: Iterable[Pair] = ()) -> RolloutRow:
+    """The row of a group that trained; `rewards` are the numbers that its samples trained with, by index."""
     group, task = scored.group, scored.group.task
     return RolloutRow(
         prompt=json.loads(task.messages_json) if task.messages_json else task.prompt_text,
@@ -130,13 +136,13 @@ def row_of(scored: ScoredGroup, *, rewards: Sequence[float], pairs: Iterable[Pai
                 text=sample.text,
                 token_ids=list(sample.token_ids),
                 log_probs=[_shortest(log_prob) for log_prob in sample.log_probs],
-                reward=reward,
+                reward=rewards.get(index),
                 finish_reason="length" if sample.finish_reason == FINISH_REASON_LENGTH else "stop",
                 verdict=_verdict_name(verdict.status),
                 raw_reward=verdict.raw_score,
                 cause=verdict.cause,
             )
-            for sample, verdict, reward in zip(group.samples, scored.verdicts, rewards, strict=True)
+            for index, (sample, verdict) in enumerate(zip(group.samples, scored.verdicts, strict=True))
         ],
     )
 
@@ -168,7 +174,7 @@ def group_of(row: RolloutRow, *, key: TaskKey) -> ScoredGroup:
         Verdict(
             status=_VERDICTS[sample.verdict],
             score=sample.reward,
-            raw_score=sample.reward if sample.raw_reward is None else sample.raw_reward,
+            raw_score=sample.raw_reward if sample.raw_reward is not None else sample.reward or 0.0,
             cause=sample.cause,
         )
         for sample in row.samples

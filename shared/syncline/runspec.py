@@ -281,6 +281,11 @@ class RunSpec(Part):
             if isinstance(task.reward, JudgeReward) and task.reward.mode == "versus_seed":
                 problem = "versus_seed compares with the seed model's answers, which only evaluations have"
                 yield FieldProblem(f"tasks.{index}.reward.mode", problem, "'pointwise' or 'pairwise'")
+        for index, evaluation in enumerate(self.evaluation):
+            reward = evaluation.reward
+            if isinstance(reward, JudgeReward) and reward.mode == "pairwise" and evaluation.samples < 2:
+                problem = "pairwise compares the samples of a prompt with each other, and there is one"
+                yield FieldProblem(f"evaluation.{index}.samples", problem, "at least 2, or the mode versus_seed")
 
     def _sync_problems(self) -> Iterator[FieldProblem]:
         periods = [

@@ -45,7 +45,15 @@ class LocalStack:
     """A stack in a folder of its own, on a free port."""
 
     def __init__(
-        self, folder: Path, *, project: Path, generators: int = 1, engine: str = "transformers", **settings: str
+        self,
+        folder: Path,
+        *,
+        project: Path,
+        generators: int = 1,
+        engine: str = "transformers",
+        reward_model: Path | None = None,
+        start_within_s: float = 180,
+        **settings: str,
     ) -> None:
         """`settings` are SYNCLINE_* variables of all services, without their prefix."""
         self.folder = folder
@@ -56,7 +64,10 @@ class LocalStack:
         self._command = [
             *(sys.executable, "-m", "services.local", "--folder", str(folder), "--port", str(port)),
             *("--generators", str(generators), "--engine", engine, "--project", str(project)),
+            *(("--reward-model", str(reward_model)) if reward_model else ()),
         ]
+        self.reward_model_address = f"http://127.0.0.1:{port + 1}/v1"
+        self._start_within_s = start_within_s
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
 
     def __enter__(self) -> LocalStack:
@@ -65,7 +76,8 @@ class LocalStack:
         environment = os.environ | quick | {"SYNCLINE_DATA_ROOT": "/"} | self._settings
         with (self.folder / "supervisor.log").open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
-        self.until(lambda: self._state().get("state") == "ready", within_s=180, what="the stack to be ready")
+        ready = self._start_within_s
+        self.until(lambda: self._state().get("state") == "ready", within_s=ready, what="the stack to be ready")
         return self
 
     def __exit__(self, *error: object) -> None:

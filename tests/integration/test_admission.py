@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from services.coordinator.admission import Admission
 from services.coordinator.prompts import PromptPlan, Row
+from services.coordinator.sources import LivePrompts
 from syncline import keys, runspec
 from syncline.errors import Unavailable
 
@@ -28,7 +29,7 @@ SPEC = runspec.parse(
 def admission(redis: Redis) -> Admission:
     rows = {"add": [Row(f"{n}+1=", str(n + 1)) for n in range(50)]}
     plan = PromptPlan(SPEC, rows, encode=lambda prompt: (tuple(str(prompt).encode()), str(prompt)), context=10_000)
-    return Admission(redis, run_id=RUN, spec=SPEC, schedule=SPEC.schedule(), plan=plan)
+    return Admission(redis, run_id=RUN, schedule=SPEC.schedule(), source=LivePrompts(SPEC, plan, run_id=RUN))
 
 
 async def test_what_is_admitted_is_known_as_such(redis: Redis, admission: Admission) -> None:

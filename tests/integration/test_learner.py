@@ -157,6 +157,37 @@ async def test_what_a_verifier_could_not_read_trains_with_the_score_that_it_was_
 
 
 @pytest.mark.parametrize("name", ["dpo", "group_dpo", "grpo", "group_dpo_grpo"])
+async def test_a_sample_without_a_score_trains_nothing_and_counts_in_no_mean(
+    model: Path, redis: Redis, tmp_path: Path, name: str
+) -> None:
+    """A judge that could not be read: the same update as if the sample had never been."""
+    spec = spec_of(model, algorithm={"name": name}, steps=1)
+    whole = groups_of(spec, [0])
+    for one in whole:
+        unread = one.verdicts[-1]
+        unread.status, unread.cause = VERDICT_STATUS_UNPARSABLE, "no judgment: missing 1"
+        unread.ClearField("score")
+    for unscored in whole[3].verdicts[:2]:
+        unscored.status = VERDICT_STATUS_UNPARSABLE
+        unscored.ClearField("score")
+    without = [ScoredGroup.FromString(one.SerializeToString()) for one in whole]
+    for one in without:
+        del one.group.samples[-1], one.verdicts[-1]
+
+    async with learner_world(redis, tmp_path / "without") as other:
+        expected_events = await other.train_on(spec, without)
+    async with learner_world(redis, tmp_path / "whole") as other:
+        events = await other.train_on(spec, whole)
+
+    assert final_digest(events) == final_digest(expected_events)
+    (report,), (expected,) = steps_of(events), steps_of(expected_events)
+    (task,) = report.tasks
+    assert task.reward_mean == expected.tasks[0].reward_mean
+    assert task.dropped["unscored"] == 1
+    assert task.verdicts["unparsable"] == 6
+
+
+@pytest.mark.parametrize("name", ["dpo", "group_dpo", "grpo", "group_dpo_grpo"])
 async def test_every_algorithm_moves_the_weights(model: Path, world: World, name: str) -> None:
     spec = spec_of(model, algorithm={"name": name}, steps=1)
     (report,) = steps_of(await world.train_on(spec, groups_of(spec, [0])))

@@ -126,7 +126,8 @@ async def test_score_answers_in_order_and_get_status_tells(service: Service, red
 
     status = await service.client.call(service.stub().GetStatus, pb.RewardServiceGetStatusRequest(), timeout_s=10)
     assert status.id == "reward-x"
-    assert list(status.rewards) == ["math", "verifier:exact_match", "verifier:math", "verifier:pattern"]
+    verifiers = ["verifier:exact_match", "verifier:math", "verifier:pattern"]
+    assert list(status.rewards) == ["judge", "math", "reward_model", *verifiers]
     assert status.workers == 3
     assert status.verdicts_total == {"math/scored": 3, "math/unparsable": 1, "math/timeout": 1}
     assert status.error == ""
@@ -138,7 +139,7 @@ async def test_score_answers_in_order_and_get_status_tells(service: Service, red
 
 async def test_score_refuses_what_it_cannot_judge(service: Service) -> None:
     for request, problem in (
-        ({"reward_json": '{"type": "judge", "endpoint": "http://j/v1", "model": "m"}'}, "'judge' is not served here"),
+        ({"reward_json": '{"type": "oracle"}'}, "reward: "),
         ({"reward_json": "{"}, "reward: "),
     ):
         with pytest.raises(SynclineError, match=problem):

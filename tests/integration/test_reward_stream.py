@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.local import valkey
+from services.reward.endpoints import Endpoints
 from services.reward.scorer import Scorer, rewards
 from services.reward.settings import RewardSettings
 from services.reward.verdicts import Item, Verdict
@@ -66,7 +67,7 @@ async def test_groups_are_scored_by_math_verify_and_leave_an_empty_stream(redis:
     pool = VerifierPool(workers=1, limits=settings.limits, wall_s=60.0)
     checking = asyncio.create_task(pool.run())
     await asyncio.wait_for(pool.ready.wait(), timeout=60)
-    scorer = Scorer(rewards(settings, pool))
+    scorer = Scorer(rewards(settings, pool, Endpoints()))
     try:
         async with working(worker(redis, scorer)):
             await add(

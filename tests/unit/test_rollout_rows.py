@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from services.learner import door
 from syncline.algo.schedule import Schedule
 from syncline.rollout_rows import RolloutRow, group_of, row_of
-from syncline.v1.rollout_pb2 import ScoredGroup, TaskKey
+from syncline.v1.rollout_pb2 import VERDICT_STATUS_UNPARSABLE, ScoredGroup, TaskKey
 from tests.unit.rollout_strategies import scored_groups
 
 MINIMAL: dict[str, Any] = {
@@ -37,6 +37,15 @@ def test_what_trains_survives_the_trip_through_a_row(group: ScoredGroup) -> None
     assert [(v.status, v.raw_score, v.cause) for v in back.verdicts] == [
         (v.status, v.raw_score, v.cause) for v in group.verdicts
     ]
+
+
+@given(scored_groups())
+def test_a_sample_without_a_score_has_none_after_the_trip(group: ScoredGroup) -> None:
+    group.verdicts[-1].status = VERDICT_STATUS_UNPARSABLE
+    group.verdicts[-1].ClearField("score")
+    back = trip(group, key=group.group.task.key)
+    assert len(group.verdicts) - 1 not in door.rewards_of(back)
+    assert door.rewards_of(back) == door.rewards_of(group)
 
 
 @given(scored_groups(version=7))

@@ -10,8 +10,10 @@ from pydantic import Field
 
 from services.coordinator import metrics, pods
 from services.coordinator.fleet import Fleet, describe
+from services.coordinator.runs import Runs
 from services.coordinator.scaling import Scale
 from syncline.rewardspec import Part
+from syncline.state import RunState
 from syncline.streams import ping
 
 router = APIRouter(tags=["fleet"])
@@ -77,4 +79,8 @@ async def readyz(request: Request) -> dict[str, str]:
 async def get_metrics(request: Request) -> Response:
     for role, found in fleet_of(request).roles.items():
         metrics.MEMBERS.labels(role).set(len(found))
+    runs: Runs = request.app.state.runs
+    count = runs.count()
+    for state in RunState:
+        metrics.RUNS.labels(state.value).set(count[state])
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

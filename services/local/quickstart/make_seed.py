@@ -126,7 +126,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def encode_lessons(
-    tokenizer: PreTrainedTokenizerFast, lessons: Iterable[tuple[str, int]]
+    tokenizer: PreTrainedTokenizerFast, lessons: Iterable[tuple[str, int | str]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids [B, T] and labels [B, T]; only the answer and its end of sequence are learned, not the prompt."""
     ids, labels = [], []

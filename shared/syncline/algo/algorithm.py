@@ -11,7 +11,7 @@ share of its groups between ranks, gives the same gradient.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
 
@@ -38,6 +38,14 @@ class GroupPlan:
     """One per row; empty for algorithms without advantages."""
     cause: str = ""
     """Why there are no rows: all_correct, all_wrong, tied, ..."""
+
+    def of_samples(self, samples: Sequence[int]) -> GroupPlan:
+        """The plan of a part of a group, told in the whole group's indices: `samples[i]` is what this plan calls i."""
+        return replace(
+            self,
+            rows=tuple(samples[row] for row in self.rows),
+            pairs=tuple(Pair(samples[pair.chosen], samples[pair.rejected]) for pair in self.pairs),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 
 from services.cli import stack
 from services.local.folder import StackFolder, tail
-from services.local.programs import Options, generator, redis_server, services
+from services.local.programs import Options, generator, redis_server, reward_model, services
 from syncline.errors import Conflict
 
 
@@ -104,3 +104,14 @@ def test_an_external_redis_goes_to_every_service(tmp_path: Path) -> None:
     options = Options(redis_url="redis://elsewhere:6379/1")
     for program in services(StackFolder(tmp_path), options):
         assert program.environment["SYNCLINE_REDIS_URL"] == "redis://elsewhere:6379/1"
+
+
+def test_a_reward_model_is_served_at_the_port_after_the_stacks_on_loopback(tmp_path: Path) -> None:
+    model = tmp_path / "taste"
+    model.mkdir()
+    (model / "config.json").write_text('{"dtype": "float32"}')
+    program = reward_model(model, Options(port=8123))
+    command = " ".join(program.command)
+    assert program.health == "http://127.0.0.1:8124/health"
+    assert "--served-model-name taste --host 127.0.0.1 --port 8124 --dtype float32" in command
+    assert "--runner pooling --convert classify" in command

@@ -1,0 +1,48 @@
+# The learner. FLAVOUR=cpu takes the CPU build of torch, FLAVOUR=gpu the one for CUDA.
+#   docker build -f docker/learner.Dockerfile -t syncline/learner .
+# FLAVOUR=gpu wants a base for CUDA: see the Makefile.
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
+ARG FLAVOUR=cpu
+
+FROM ${BASE_IMAGE} AS base
+# tini is process 1: it hands signals on and buries the orphans of torchrun. A CUDA image brings no Python.
+RUN missing=""; \
+    command -v tini >/dev/null || missing="tini"; \
+    command -v python3 >/dev/null || missing="$missing python3 python3-venv python3-dev gcc"; \
+    if [ -n "$missing" ]; then \
+        apt-get update && apt-get install -y --no-install-recommends $missing && rm -rf /var/lib/apt/lists/*; \
+    fi
+
+FROM base AS project
+WORKDIR /project
+COPY pyproject.toml README.md LICENSE ./
+COPY docker/requirements-cpu.lock docker/
+COPY shared shared
+COPY services services
+RUN python3 -m venv /opt/syncline
+
+FROM project AS packages-cpu
+ARG INSTALL_OPTIONS=""
+RUN /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS \
+        --extra-index-url https://download.pytorch.org/whl/cpu \
+        --constraint docker/requirements-cpu.lock ".[learner]"
+
+FROM project AS packages-gpu
+ARG INSTALL_OPTIONS=""
+RUN grep -v '^torch==' docker/requirements-cpu.lock > gpu.lock \
+    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --constraint gpu.lock ".[learner]"
+
+# hadolint ignore=DL3006
+FROM packages-${FLAVOUR} AS packages
+
+FROM base
+LABEL org.opencontainers.image.title="syncline-learner" org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin syncline \
+    && install -d -o 10001 -g 10001 /models /data /runs
+COPY --from=packages /opt/syncline /opt/syncline
+ENV PATH=/opt/syncline/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
+USER 10001:10001
+EXPOSE 50051 9090
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD ["python3", "-m", "syncline.healthcheck", "readiness"]
+ENTRYPOINT ["tini", "--"]
+CMD ["python3", "-m", "services.learner"]

@@ -1,0 +1,77 @@
+{{/* vLLM's own server, as a judge or as a reward model. `arguments` are what makes the difference. */}}
+{{- define "syncline.modelServer" -}}
+{{- $values := .values }}
+{{- $_ := set . "preStopSeconds" 5 }}
+{{- $_ := set . "storage" (dict "models" "read") }}
+{{- $_ := set . "probe" (dict "kind" "http" "port" "http" "live" "/health" "ready" "/health") }}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "syncline.metadata" . | nindent 2 }}
+spec:
+  replicas: {{ $values.replicas }}
+  strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} # GPUs for one more are seldom free
+  selector:
+    matchLabels:
+      {{- include "syncline.selector" . | nindent 6 }}
+  template:
+    metadata:
+      {{- include "syncline.podMetadata" . | nindent 6 }}
+    spec:
+      {{- include "syncline.podSpec" . | nindent 6 }}
+      containers:
+        - name: {{ .name }}
+          {{- include "syncline.container" . | nindent 10 }}
+          command:
+            - vllm
+            - serve
+            - /models/{{ $values.model }}
+            - --served-model-name={{ $values.servedName }}
+            - --port=8000
+            - --tensor-parallel-size={{ default (max 1 (int $values.gpu.count)) (int $values.tensorParallelism) }}
+            - --shutdown-timeout={{ $values.drainSeconds }}
+            {{- range concat .arguments $values.extraArgs }}
+            - {{ . | quote }}
+            {{- end }}
+          ports:
+            - name: http
+              containerPort: 8000
+          env:
+            - name: HOME # caches of vLLM, Triton and torch
+              value: /tmp
+            - name: USER # vLLM's image has no name for our user id, and torch asks for it
+              value: syncline
+            - name: HF_HUB_OFFLINE
+              value: "1"
+            - name: VLLM_NO_USAGE_STATS
+              value: "1"
+            {{- with $values.existingSecret }}
+            - name: VLLM_API_KEY
+              valueFrom:
+                secretKeyRef:
+                  name: {{ . }}
+                  key: {{ $values.existingSecretKey }}
+            {{- end }}
+            {{- with $values.env }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          {{- include "syncline.probes" . | trim | nindent 10 }}
+          volumeMounts:
+            {{- include "syncline.mounts" . | nindent 12 }}
+      volumes:
+        {{- include "syncline.volumes" . | nindent 8 }}
+{{- end }}
+
+{{- define "syncline.modelService" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "syncline.metadata" . | nindent 2 }}
+spec:
+  selector:
+    {{- include "syncline.selector" . | nindent 4 }}
+  ports:
+    - name: http
+      port: 8000
+      targetPort: http
+{{- end }}

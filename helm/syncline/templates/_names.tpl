@@ -1,0 +1,99 @@
+{{/*
+How things are called. Most helpers take a component: a dict of `root` (the chart's context), `name` (as in the
+names of objects) and `values` (its block of values).
+*/}}
+
+{{- define "syncline.chart" -}}
+{{ default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "syncline.fullname" -}}
+{{- $chart := include "syncline.chart" . -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride | trimSuffix "-" }}
+{{- else if contains $chart .Release.Name -}}
+{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name $chart | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.name" -}}
+{{ include "syncline.fullname" .root }}-{{ .name }}
+{{- end }}
+
+{{- define "syncline.releaseSelector" -}}
+app.kubernetes.io/name: {{ include "syncline.chart" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "syncline.selector" -}}
+{{ include "syncline.releaseSelector" .root }}
+app.kubernetes.io/component: {{ .name }}
+{{- end }}
+
+{{- define "syncline.releaseLabels" -}}
+{{ include "syncline.releaseSelector" . }}
+app.kubernetes.io/part-of: syncline
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.labels" -}}
+{{ include "syncline.releaseLabels" .root }}
+app.kubernetes.io/component: {{ .name }}
+{{- end }}
+
+{{/* Name, namespace and labels of an object of a component. */}}
+{{- define "syncline.metadata" -}}
+name: {{ include "syncline.name" . }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "syncline.labels" . | nindent 2 }}
+{{- end }}
+
+{{- define "syncline.image" -}}
+{{- $image := .root.Values.image -}}
+{{ .values.image | default (printf "%s/%s:%s" $image.repository .name (default .root.Chart.AppVersion $image.tag)) }}
+{{- end }}
+
+{{- define "syncline.tokenSecret" -}}
+{{ .Values.auth.existingSecret | default (printf "%s-auth" (include "syncline.fullname" .)) }}
+{{- end }}
+
+{{- define "syncline.tokenKey" -}}
+{{ ternary .Values.auth.existingSecretKey "token" (ne .Values.auth.existingSecret "") }}
+{{- end }}
+
+{{- define "syncline.redisSecret" -}}
+{{ .Values.redis.auth.existingSecret | default (printf "%s-redis" (include "syncline.fullname" .)) }}
+{{- end }}
+
+{{- define "syncline.redisSecretKey" -}}
+{{ ternary .Values.redis.auth.existingSecretKey "password" (ne .Values.redis.auth.existingSecret "") }}
+{{- end }}
+
+{{- define "syncline.redisIsExternal" -}}
+{{ if or .Values.redis.external.url .Values.redis.external.existingSecret }}true{{ end }}
+{{- end }}
+
+{{- define "syncline.claim" -}}
+{{- $storage := index .root.Values.storage .volume -}}
+{{ $storage.existingClaim | default (printf "%s-%s" (include "syncline.fullname" .root) .volume) }}
+{{- end }}
+
+{{/* A secret's value: the given one, else the one that the cluster has, else a new one. */}}
+{{- define "syncline.keptSecret" -}}
+{{- $there := (lookup "v1" "Secret" .root.Release.Namespace .secret) | default dict -}}
+{{- if .given -}}
+{{ .given | b64enc }}
+{{- else if hasKey ($there.data | default dict) .key -}}
+{{ index $there.data .key }}
+{{- else -}}
+{{ randAlphaNum 40 | b64enc }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,145 @@
+{{/* The objects that every component has beside its workload. */}}
+
+{{- define "syncline.serviceAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "syncline.metadata" . | nindent 2 }}
+  {{- with .values.serviceAccountAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end }}
+
+{{- define "syncline.podDisruptionBudget" -}}
+{{- if .values.podDisruptionBudget.enabled -}}
+apiVersion: {{ ternary "policy/v1" "policy/v1beta1" (semverCompare ">=1.21-0" .root.Capabilities.KubeVersion.Version) }}
+kind: PodDisruptionBudget
+metadata:
+  {{- include "syncline.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  selector:
+    matchLabels:
+      {{- include "syncline.selector" . | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* A service without an address of its own: its pods are found through Redis, its names give torchrun and Prometheus theirs. */}}
+{{- define "syncline.headlessService" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "syncline.metadata" . | nindent 2 }}
+spec:
+  clusterIP: None
+  publishNotReadyAddresses: true
+  selector:
+    {{- include "syncline.selector" . | nindent 4 }}
+  ports:
+    - name: grpc
+      port: 50051
+      targetPort: grpc
+    - name: metrics
+      port: 9090
+      targetPort: metrics
+{{- end }}
+
+{{/*
+A network policy: edges are written as `ingress` and `egress` lists of {component, port}; no port is every port. Those
+with `redis: true` may reach Redis, and ask for names.
+*/}}
+{{- define "syncline.networkPolicy" -}}
+{{- if .root.Values.networkPolicy.enabled -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "syncline.metadata" . | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "syncline.selector" . | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  {{- with include "syncline.ingressRules" . | trim }}
+  ingress:
+    {{- . | nindent 4 }}
+  {{- end }}
+  {{- with include "syncline.egressRules" . | trim }}
+  egress:
+    {{- . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.ingressRules" }}
+{{- range .ingress }}
+- from:
+    {{- include "syncline.peer" (dict "root" $.root "name" .component) | nindent 4 }}
+  {{- with .port }}
+  ports: [{port: {{ . }}}]
+  {{- end }}
+{{- end }}
+{{- with .values.networkPolicy.ingressFrom }}
+- from:
+    {{- toYaml . | nindent 4 }}
+  ports: [{port: {{ $.port }}}]
+{{- end }}
+{{- if .metricsPort }}
+{{- with .root.Values.networkPolicy.metricsFrom }}
+- from:
+    {{- toYaml . | nindent 4 }}
+  ports: [{port: {{ $.metricsPort }}}]
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.egressRules" }}
+{{- $network := .root.Values.networkPolicy }}
+{{- range .egress }}
+- to:
+    {{- include "syncline.peer" (dict "root" $.root "name" .component) | nindent 4 }}
+  {{- with .port }}
+  ports: [{port: {{ . }}}]
+  {{- end }}
+{{- end }}
+{{- if .redis }}
+{{- if include "syncline.redisIsExternal" .root }}
+{{- with .root.Values.redis.external }}
+- ports: [{port: {{ .port }}}]
+  {{- with .to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- else }}
+- to:
+    {{- include "syncline.peer" (dict "root" .root "name" "redis") | nindent 4 }}
+  ports: [{port: 6379}]
+{{- end }}
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+  {{- with $network.dnsTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- if .usesKubernetesApi }}
+- ports:
+    {{- range $network.kubernetesApiPorts }}
+    - port: {{ . }}
+    {{- end }}
+  {{- with $network.kubernetesApiTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- with .values.networkPolicy.egress }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.peer" -}}
+- podSelector:
+    matchLabels:
+      {{- include "syncline.selector" . | nindent 6 }}
+{{- end }}

@@ -1,0 +1,191 @@
+{{/* What all pods share, by the same component dicts as in _names.tpl. */}}
+
+{{- define "syncline.podMetadata" -}}
+labels:
+  {{- include "syncline.labels" . | nindent 2 }}
+  {{- with .values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .values.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/*
+Pod-level fields but for containers and volumes. After SIGTERM a pod has its drain time, then 15 seconds to close its
+engine and leave; `preStopSeconds` come before SIGTERM.
+*/}}
+{{- define "syncline.podSpec" -}}
+serviceAccountName: {{ include "syncline.name" . }}
+automountServiceAccountToken: {{ .usesKubernetesApi | default false }}
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ add .values.drainSeconds (.preStopSeconds | default 0) 15 }}
+securityContext:
+  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- with (.values.gpu | default dict).runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.topologySpread }}
+{{- if .enabled }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: {{ .topologyKey }}
+    whenUnsatisfiable: {{ .whenUnsatisfiable }}
+    labelSelector:
+      matchLabels:
+        {{- include "syncline.selector" $ | nindent 8 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Container-level fields but for command, ports, environment, probes and mounts. */}}
+{{- define "syncline.container" -}}
+image: {{ include "syncline.image" . }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
+{{- $resources := deepCopy .values.resources }}
+{{- with .values.gpu }}
+{{- if gt (int .count) 0 }}
+{{- /* Kubernetes asks for equal requests and limits of such resources, and sets the requests itself. */}}
+{{- $_ := set $resources "limits" (merge (dict .resourceName (int .count)) ($resources.limits | default dict)) }}
+{{- end }}
+{{- end }}
+resources:
+  {{- toYaml $resources | nindent 2 }}
+{{- with .preStopSeconds }}
+{{- /* Requests still come while the endpoint is being taken out of its service. */}}
+lifecycle:
+  preStop:
+    exec:
+      command: ["sleep", "{{ . }}"]
+{{- end }}
+{{- end }}
+
+{{/* Environment of the four services. */}}
+{{- define "syncline.env" -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+- name: SYNCLINE_MEMBER_ID
+  value: $(POD_NAME)
+- name: SYNCLINE_GRACE_S
+  value: {{ .values.drainSeconds | quote }}
+- name: SYNCLINE_LOG_LEVEL
+  value: {{ .root.Values.logLevel }}
+- name: SYNCLINE_RUN_ROOT
+  value: /runs
+- name: SYNCLINE_MODEL_ROOT
+  value: /models
+- name: SYNCLINE_DATA_ROOT
+  value: /data
+- name: HF_HUB_OFFLINE
+  value: "1"
+- name: HOME # caches, of transformers, vLLM, Triton and torch
+  value: /tmp
+{{- include "syncline.redisEnv" .root }}
+{{- end }}
+
+{{- define "syncline.redisEnv" }}
+{{- if .Values.redis.external.existingSecret }}
+- name: SYNCLINE_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.redis.external.existingSecret }}
+      key: {{ .Values.redis.external.existingSecretKey }}
+{{- else if .Values.redis.external.url }}
+- name: SYNCLINE_REDIS_URL
+  value: {{ .Values.redis.external.url | quote }}
+{{- else }}
+- name: REDIS_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "syncline.redisSecret" . }}
+      key: {{ include "syncline.redisSecretKey" . }}
+- name: SYNCLINE_REDIS_URL
+  value: redis://:$(REDIS_PASSWORD)@{{ include "syncline.fullname" . }}-redis:6379/0
+{{- end }}
+{{- end }}
+
+{{/* ... and what those with a gRPC server have beside it. */}}
+{{- define "syncline.grpcEnv" -}}
+- name: SYNCLINE_BIND
+  value: 0.0.0.0:50051
+- name: SYNCLINE_ADVERTISE
+  value: $(POD_IP):50051
+- name: SYNCLINE_METRICS_BIND
+  value: 0.0.0.0:9090
+{{- end }}
+
+{{- define "syncline.grpcPorts" -}}
+- name: grpc
+  containerPort: 50051
+- name: metrics
+  containerPort: 9090
+{{- end }}
+
+{{/* /tmp takes caches and temporary files, as the root file system is read-only. */}}
+{{- define "syncline.mounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if .values.sharedMemory }}
+- name: shared-memory
+  mountPath: /dev/shm
+{{- end }}
+{{- range $volume, $mode := .storage }}
+- name: {{ $volume }}
+  mountPath: /{{ $volume }}
+  readOnly: {{ eq $mode "read" }}
+  {{- with (index $.root.Values.storage $volume).subPath }}
+  subPath: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- with .values.sharedMemory }}
+- name: shared-memory
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ . }}
+{{- end }}
+{{- range $volume, $mode := .storage }}
+- name: {{ $volume }}
+  persistentVolumeClaim:
+    claimName: {{ include "syncline.claim" (dict "root" $.root "volume" $volume) }}
+{{- end }}
+{{- with .values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,82 @@
+"""A whole run on a judge's scores, by a judge that is not there at first."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.e2e.local_stack import LocalStack, small_spec
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class Judge(BaseHTTPRequestHandler):
+    """Likes small digits, and says nothing of an answer that starts with 1."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        answer = body["messages"][-1]["content"]
+        digits = [int(one) for one in answer if one.isdigit()] or [9]
+        text = "No comment." if answer.startswith("1") else f"<score>{10 - sum(digits) / len(digits):.3f}</score>"
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        reply = json.dumps({"choices": [choice]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Tests are quiet."""
+
+
+@contextmanager
+def serving(port: int) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", port), Judge)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_run_waits_for_its_judge_says_so_and_then_trains_on_what_it_says(stack: LocalStack) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}/v1"
+    spec = small_spec(steps=6)
+    spec["tasks"][0]["reward"] = {"type": "judge", "endpoint": endpoint, "model": "m", "template": "{answer}"}
+
+    # Given a judge that is down, the run waits, and its status names what is missing.
+    run = stack.submit(spec)
+    stack.until(
+        lambda: f"judge at {endpoint}: no connection" in stack.run(run)["reason"],
+        what="the reason to be told",
+        within_s=120,
+    )
+    assert stack.steps(run) == []
+    (reward,) = stack.api.get("/v1/fleet").json()["reward"]
+    assert "no reward for" in json.dumps(reward)
+
+    # When it comes up, the run goes on by itself.
+    with serving(port):
+        stack.finish(run, within_s=180)
+    steps = stack.steps(run)
+    assert [step["step"] for step in steps] == list(range(6))
+    verdicts = [step["tasks"][0]["verdicts"] for step in steps]
+    assert sum(one["scored"] for one in verdicts) > 0
+    assert sum(one.get("unparsable", 0) for one in verdicts) > 0
+    assert all(sum(one.values()) == 8 * 4 for one in verdicts), "no sample is lost and none is counted twice"
+    # A sample without a score has no part in the mean.
+    assert all(1.0 <= step["reward_mean"] <= 10.0 for step in steps)
+    assert sum(step["pairs"] for step in steps) > 0

@@ -1,0 +1,68 @@
+"""Bad values are refused before anything is installed, with what to write instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.chart import DEFAULT, Refused, render
+from tests.kubernetes.test_chart_values import nested
+
+FAILS = {
+    "storage.models.existingClaim=": "storage.models has neither a claim nor a class: set storage.models.existingClaim",
+    "storage.runs.storageClass=nfs": "storage.runs has both a claim and a class: set storage.runs.existingClaim",
+    "redis.auth.password=a redis.auth.existingSecret=b": "set redis.auth.password or redis.auth.existingSecret",
+    "redis.external.url=redis://a:1 redis.external.existingSecret=b": "set redis.external.url or",
+    "redis.external.url=redis://a:1 redis.auth.password=b": "leave redis.auth alone",
+    "redis.external.url=redis://:secret@a:1": "put the URL into a secret",
+    "redis.persistence.existingClaim=a redis.persistence.storageClass=b": "redis.persistence has both",
+    "auth.token=a auth.existingSecret=b": "set auth.token or auth.existingSecret, not both",
+    "inference.tensorParallelism=4 inference.gpu.count=2": "set inference.gpu.count to at least as many",
+    "judge.enabled=true": "set judge.model to a folder",
+    "rewardModel.enabled=true": "set rewardModel.model to a folder",
+    "inference.autoscaling.kind=hpa inference.autoscaling.minReplicas=9": "minReplicas is above maxReplicas",
+    "inference.autoscaling.kind=keda": "set inference.autoscaling.prometheusAddress",
+    "coordinator.ingress.enabled=true": "set coordinator.ingress.host",
+    "coordinator.httpRoute.enabled=true": "set coordinator.httpRoute.parentRefs",
+    "learner.ranksPerNode=4 learner.gpu.count=2": "set it to 0 to have one for each",
+}
+NOT_IN_THE_SCHEMA = [
+    "inference.gpu.count=-1",
+    "inference.replicas=-1",
+    "learner.nodes=0",
+    "reward.verifierWorkers=0",
+    "inference.gpus=2",
+    "storage.models.s3=bucket",
+    "unknown=1",
+    "inference.replicas=many",
+    "inference.autoscaling.kind=often",
+    "redis.auth.password=a/b",
+]
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """`a.b=1 c=x` as nested values, over the defaults of the tests."""
+    values: dict[str, Any] = {}
+    for path, _, value in (one.partition("=") for one in text.split()):
+        typed = int(value) if value.lstrip("-").isdigit() else {"true": True}.get(value, value)
+        values = nested(path, typed, values)
+    return values
+
+
+@pytest.mark.parametrize("program", ["helm3", "helm4"])
+@pytest.mark.parametrize(("values", "advice"), FAILS.items(), ids=lambda text: text if "=" in text else "")
+def test_a_contradiction_is_refused_with_what_to_write_instead(values: str, advice: str, program: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(DEFAULT, values=values_of(values), program=program)
+    assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize("program", ["helm3", "helm4"])
+@pytest.mark.parametrize("values", NOT_IN_THE_SCHEMA)
+def test_a_value_of_a_wrong_kind_is_refused_by_its_path(values: str, program: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(DEFAULT, values=values_of(values), program=program)
+    key = values.partition("=")[0].rpartition(".")[2]
+    assert "don't meet the specifications of the schema" in str(refused.value)
+    assert key in str(refused.value)

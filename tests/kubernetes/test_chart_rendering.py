@@ -1,0 +1,291 @@
+"""What the chart installs: valid on every Kubernetes, closed by default, and only the edges of the design."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kubernetes import golden
+from tests.kubernetes.chart import CPU, DEFAULT, EVERYTHING, Manifest, component, environment, find, pods, render
+from tests.kubernetes.settings_of import settings_of
+from tests.kubernetes.tools import SCHEMAS, require
+
+CASES = pytest.mark.parametrize("values", [DEFAULT, CPU, EVERYTHING], ids=["default", "cpu", "everything"])
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}
+FOR_THE_WATCH = {"SYNCLINE_KUBERNETES_NAMESPACE", "SYNCLINE_KUBERNETES_STATEFULSET"}
+
+
+@pytest.mark.timeout(600)
+@CASES
+@pytest.mark.parametrize("minor", range(25, 38))
+def test_every_object_meets_the_schema_of_its_kubernetes(minor: int, values: Path) -> None:
+    sys.path.insert(0, str(require(SCHEMAS)))
+    try:
+        validator = importlib.import_module("kubernetes_validate")
+    finally:
+        sys.path.remove(str(SCHEMAS))
+    scaled = {"inference": {"autoscaling": {"kind": "hpa"}}}  # KEDA's object is of a kind that has no schema here
+    checked = 0
+    for manifest in render(values, values=scaled, kubernetes=f"1.{minor}"):
+        if manifest["kind"] not in CUSTOM:
+            validator.validate(manifest, f"1.{minor}", strict=True)
+            checked += 1
+    assert checked > 20
+
+
+@CASES
+def test_both_majors_of_helm_render_the_same(values: Path) -> None:
+    assert render(values, program="helm3") == render(values, program="helm4")
+
+
+@pytest.mark.parametrize("case", golden.CASES)
+def test_the_rendering_is_the_one_that_is_kept(case: str) -> None:
+    kept = golden.FOLDER / f"{case}.yaml"
+    assert kept.read_text() == golden.wanted(case), "if that is meant, run 'make chart' and look at the difference"
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "budget", "scaler", "probe"),
+    [
+        ("1.20", "policy/v1beta1", "autoscaling/v2beta2", "exec"),
+        ("1.22", "policy/v1", "autoscaling/v2beta2", "exec"),
+        ("1.23", "policy/v1", "autoscaling/v2", "exec"),
+        ("v1.24.3-gke.100", "policy/v1", "autoscaling/v2", "grpc"),
+        ("1.37", "policy/v1", "autoscaling/v2", "grpc"),
+    ],
+)
+def test_apis_are_those_that_the_cluster_knows(kubernetes: str, budget: str, scaler: str, probe: str) -> None:
+    manifests = render(DEFAULT, values={"inference": {"autoscaling": {"kind": "hpa"}}}, kubernetes=kubernetes)
+    versions = {manifest["kind"]: manifest["apiVersion"] for manifest in manifests}
+    assert versions["PodDisruptionBudget"] == budget
+    assert versions["HorizontalPodAutoscaler"] == scaler
+    (container,) = find(manifests, "StatefulSet", "rl-syncline-inference")["spec"]["template"]["spec"]["containers"]
+    assert probe in container["readinessProbe"]
+    if probe == "exec":
+        assert container["livenessProbe"]["exec"]["command"] == ["python3", "-m", "syncline.healthcheck", "liveness"]
+
+
+# -- security ------------------------------------------------------------------------------------------
+
+
+@CASES
+def test_every_pod_meets_the_restricted_standard(values: Path) -> None:
+    """As kubernetes.io/docs/concepts/security/pod-security-standards has it, and a read-only root file system."""
+    seen = 0
+    for name, template in pods(render(values)):
+        spec = template["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] > 0, name
+        assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name
+        for volume in spec["volumes"]:
+            (kind,) = volume.keys() - {"name"}
+            assert kind in {"configMap", "emptyDir", "persistentVolumeClaim", "secret", "projected"}, name
+        for container in [*spec["containers"], *spec.get("initContainers", ())]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert not {"privileged", "procMount", "seLinuxOptions"} & context.keys(), name
+            assert not any("hostPort" in port for port in container.get("ports", ())), name
+            seen += 1
+    assert seen >= 5
+
+
+@CASES
+def test_only_the_coordinator_has_a_token_of_the_cluster(values: Path) -> None:
+    manifests = render(values)
+    tokens = {name for name, template in pods(manifests) if template["spec"]["automountServiceAccountToken"]}
+    assert tokens == {"rl-syncline-coordinator"}
+    accounts = [one for one in manifests if one["kind"] == "ServiceAccount"]
+    assert accounts
+    assert not any(account["automountServiceAccountToken"] for account in accounts)
+    assert not any(one["kind"].startswith("Cluster") for one in manifests)
+
+
+def test_the_coordinator_may_see_pods_and_scale_one_set_and_nothing_else() -> None:
+    manifests = render(DEFAULT)
+    (role,) = [one for one in manifests if one["kind"] == "Role"]
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list"]},
+        {
+            "apiGroups": ["apps"],
+            "resources": ["statefulsets/scale"],
+            "resourceNames": ["rl-syncline-inference"],
+            "verbs": ["get", "patch"],
+        },
+    ]
+    without = render(DEFAULT, values={"coordinator": {"kubernetesAccess": False}})
+    assert not [one for one in without if one["kind"] in ("Role", "RoleBinding")]
+    assert not any(template["spec"]["automountServiceAccountToken"] for _, template in pods(without))
+
+
+@CASES
+def test_secrets_are_only_ever_referred_to(values: Path) -> None:
+    for name, template in pods(render(values)):
+        for container in template["spec"]["containers"]:
+            for variable, value in environment(container).items():
+                if any(word in variable for word in ("TOKEN", "PASSWORD", "KEY", "AUTH")) and "TOKENS" not in variable:
+                    assert "secretKeyRef" in value, (name, variable)
+
+
+def edges(manifests: list[Manifest], direction: str) -> set[tuple[str, str, Any]]:
+    """(from, to, port) of all rules of one direction that name pods of the release."""
+    found = set()
+    side, peers = ("ingress", "from") if direction == "in" else ("egress", "to")
+    for policy in manifests:
+        if policy["kind"] != "NetworkPolicy" or policy["metadata"]["name"].endswith("default-deny"):
+            continue
+        own = policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+        for rule in policy["spec"].get(side, ()):
+            for peer in rule.get(peers, ()):
+                other = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/component")
+                for port in rule.get("ports", [{"port": None}]):
+                    if other:
+                        found.add((other, own, port["port"]) if direction == "in" else (own, other, port["port"]))
+    return found
+
+
+DESIGN = {
+    *(("coordinator", service, 50051) for service in ("inference", "reward", "learner")),
+    *((client, "redis", 6379) for client in ("coordinator", "inference", "reward", "learner")),
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [
+        (DEFAULT, set()),
+        (
+            EVERYTHING,
+            {
+                ("learner", "learner", None),
+                *((asker, model, 8000) for asker in ("coordinator", "reward") for model in ("judge", "reward-model")),
+            },
+        ),
+    ],
+    ids=["default", "everything"],
+)
+def test_pods_talk_along_the_edges_of_the_design_alone(values: Path, more: set[Any]) -> None:
+    manifests = render(values)
+    assert edges(manifests, "in") == edges(manifests, "out") == DESIGN | more
+    deny = find(manifests, "NetworkPolicy", "rl-syncline-default-deny")["spec"]
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in deny
+    assert "egress" not in deny
+    for name, template in pods(manifests):
+        assert deny["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items(), name
+
+
+def test_no_policy_opens_a_pod_to_everybody() -> None:
+    for policy in render(EVERYTHING):
+        if policy["kind"] == "NetworkPolicy":
+            for rule in policy["spec"].get("ingress", ()):
+                assert rule.get("from"), policy["metadata"]["name"]
+            for rule in policy["spec"].get("egress", ()):
+                assert rule.get("to") or rule["ports"], policy["metadata"]["name"]
+
+
+# -- the services ----------------------------------------------------------------------------------------
+
+
+@CASES
+def test_services_get_settings_that_they_have(values: Path) -> None:
+    for name, template in pods(render(values)):
+        service = component(template)
+        if service in ("coordinator", "inference", "reward", "learner"):
+            (container,) = template["spec"]["containers"]
+            given = {variable for variable in environment(container) if variable.startswith("SYNCLINE_")}
+            keys = {variable for variable in given if variable.startswith("SYNCLINE_KEY_")}
+            assert given - keys - FOR_THE_WATCH <= settings_of(service), name
+            assert "SYNCLINE_REDIS_URL" in given
+            assert (
+                container["args"][-3:] == ["python3", "-m", f"services.{service}"] or "torch" in container["args"][-1]
+            )
+
+
+def test_the_watch_of_the_coordinator_is_told_where_and_what_it_may_scale() -> None:
+    (container,) = find(render(DEFAULT), "Deployment", "rl-syncline-coordinator")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    variables = environment(container)
+    assert variables["SYNCLINE_KUBERNETES_NAMESPACE"] == "lab"
+    assert variables["SYNCLINE_KUBERNETES_STATEFULSET"] == "rl-syncline-inference"
+    assert variables["SYNCLINE_MEMBER_ID"] == "$(POD_NAME)"
+
+
+@CASES
+def test_a_pod_has_longer_to_leave_than_its_service_takes_to_drain(values: Path) -> None:
+    for name, template in pods(render(values)):
+        if component(template) == "quickstart":
+            continue
+        (container,) = template["spec"]["containers"]
+        hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+        drain = int(environment(container).get("SYNCLINE_GRACE_S", 30))
+        assert template["spec"]["terminationGracePeriodSeconds"] >= int(hook[1]) + drain + 10, name
+
+
+@CASES
+def test_probes_are_on_and_liveness_is_not_readiness(values: Path) -> None:
+    for name, template in pods(render(values)):
+        if component(template) == "quickstart":
+            continue
+        (container,) = template["spec"]["containers"]
+        live, ready = container["livenessProbe"], container["readinessProbe"]
+        assert live["failureThreshold"] * live["periodSeconds"] >= 60, name
+        if component(template) not in ("redis", "judge", "reward-model"):  # they have but one answer
+            assert {k: live.get(k) for k in ("grpc", "httpGet", "exec")} != {
+                k: ready.get(k) for k in ("grpc", "httpGet", "exec")
+            }, name
+        startup = container["startupProbe"]
+        if component(template) in ("inference", "judge", "reward-model"):
+            assert startup["failureThreshold"] * startup["periodSeconds"] >= 3600, name
+    assert not any("Probe" in json.dumps(one) for one in render(values, values={"probes": {"enabled": False}}))
+
+
+def test_gpus_and_tensor_parallelism_go_together_and_0_is_the_cpu() -> None:
+    def inference(**values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        spec = find(render(DEFAULT, values={"inference": values}), "StatefulSet", "rl-syncline-inference")["spec"]
+        (container,) = spec["template"]["spec"]["containers"]
+        return container["resources"]["limits"], json.loads(environment(container)["SYNCLINE_ENGINE_OPTIONS"])
+
+    limits, options = inference(gpu={"count": 4, "resourceName": "nvidia.com/mig-3g.40gb"})
+    assert (limits["nvidia.com/mig-3g.40gb"], options["tensor_parallel_size"]) == (4, 4)
+    limits, options = inference(gpu={"count": 4}, tensorParallelism=2, engineOptions={"max_model_len": 8192})
+    assert (limits["nvidia.com/gpu"], options["tensor_parallel_size"], options["max_model_len"]) == (4, 2, 8192)
+    limits, options = inference(gpu={"count": 0})
+    assert (limits, options["tensor_parallel_size"]) == ({"memory": "96Gi"}, 1)
+    assert inference(engine="transformers", gpu={"count": 0})[1] == {}
+
+
+def test_an_autoscaler_takes_the_number_of_generators_out_of_the_manifest() -> None:
+    def spec(kind: str) -> dict[str, Any]:
+        address = {"kind": kind, "prometheusAddress": "http://prometheus:9090"}
+        manifests = render(DEFAULT, values={"inference": {"autoscaling": address}})
+        found: dict[str, Any] = find(manifests, "StatefulSet", "rl-syncline-inference")["spec"]
+        return found
+
+    assert spec("none")["replicas"] == 1
+    assert "replicas" not in spec("hpa")
+    assert "replicas" not in spec("keda")
+
+
+def test_claims_are_kept_when_the_chart_is_uninstalled() -> None:
+    manifests = render(CPU)
+    kept = {
+        one["metadata"]["name"]
+        for one in manifests
+        if one["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
+    }
+    assert kept == {"rl-syncline-models", "rl-syncline-data", "rl-syncline-runs", "rl-syncline-redis"}
+    assert not [one for one in render(DEFAULT) if one["kind"] == "PersistentVolumeClaim"]
+    for name, template in pods(manifests):
+        for mount in template["spec"]["containers"][0]["volumeMounts"]:
+            if mount["name"] in ("models", "data") and component(template) not in ("quickstart", "redis"):
+                assert mount["readOnly"] is True, name

@@ -1,0 +1,113 @@
+"""The values: documented, in the schema, and none of them without an effect."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from helm import document
+from tests.kubernetes.chart import CHART, CPU, DEFAULT, EVERYTHING, Refused, helm, render_text
+from tests.kubernetes.tools import PROJECT
+
+pytestmark = pytest.mark.timeout(900)
+VALUES = document.read((CHART / "values.yaml").read_text())
+LEAVES = [leaf for value in VALUES for leaf in value.leaves()]
+
+# Where a value only matters beside another one, or next to none.
+SURROUNDINGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "everything": (EVERYTHING, {}),
+    "default": (DEFAULT, {}),
+    "new claims": (CPU, {}),
+    "own secrets": (DEFAULT, {"auth": {"existingSecret": "a"}, "redis": {"auth": {"existingSecret": "b"}}}),
+    "another Redis": (DEFAULT, {"redis": {"external": {"url": "redis://elsewhere:6379/0"}}}),
+    "another Redis by secret": (DEFAULT, {"redis": {"external": {"existingSecret": "url"}}}),
+}
+SAMPLES: dict[str, Any] = {
+    "logLevel": "DEBUG",
+    "pullPolicy": "Always",
+    "accessModes": ["ReadWriteOnce"],
+    "kind": "hpa",
+    "engine": "transformers",
+    "type": "NodePort",
+    "whenUnsatisfiable": "DoNotSchedule",
+    "env": [{"name": "SAMPLE", "value": "1"}],
+    "keys": [{"name": "sample", "existingSecret": "a", "existingSecretKey": "b"}],
+    "kubernetesApiPorts": [16443],
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sample"}}],
+    "podSecurityContext": {"runAsUser": 5},
+    "containerSecurityContext": {"readOnlyRootFilesystem": False},
+    "resources": {"limits": {"memory": "3Gi"}},
+    "pullSecrets": ["sample"],
+    "hostnames": ["sample"],
+    "extraArgs": ["sample"],
+    "url": "redis://sample:6379",
+}
+
+
+def another(leaf: document.Value) -> Any:
+    """A value that differs from the default."""
+    name = leaf.path.rpartition(".")[2]
+    if name in SAMPLES:
+        return SAMPLES[name]
+    if isinstance(leaf.default, bool):
+        return not leaf.default
+    if isinstance(leaf.default, int):
+        return leaf.default + 1
+    if isinstance(leaf.default, str):
+        return "sample"
+    return [{"sample": "sample"}] if isinstance(leaf.default, list) else {"sample": "sample"}
+
+
+def nested(path: str, value: Any, into: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `into` with `path` set."""
+    head, _, rest = path.partition(".")
+    return into | {head: nested(rest, value, into.get(head, {})) if rest else value}
+
+
+def test_the_schema_and_the_table_of_the_readme_are_current() -> None:
+    command = [sys.executable, str(PROJECT / "helm/document.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_schema_has_every_key_of_the_values_and_no_other() -> None:
+    def keys(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for name, inner in schema["properties"].items():
+            if inner.get("additionalProperties") is False and "items" not in inner:
+                yield from keys(inner, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+
+    schema = document.schema(VALUES)
+    assert sorted(keys(schema)) == sorted([*(leaf.path for leaf in LEAVES), "global"])
+
+
+def test_every_value_changes_something() -> None:
+    """For each value there is an installation that it changes."""
+    before = {name: render_text(file, values=extra) for name, (file, extra) in SURROUNDINGS.items()}
+
+    def without_effect(leaf: document.Value) -> str:
+        refusals = []
+        for value in (another(leaf), leaf.default):  # the default where it was changed already
+            for name, (file, extra) in SURROUNDINGS.items():
+                try:
+                    if render_text(file, values=nested(leaf.path, value, extra)) != before[name]:
+                        return ""
+                except Refused as refused:
+                    refusals.append(str(refused).strip())
+        return f"{leaf.path}: {refusals}"
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [leaf for leaf in pool.map(without_effect, LEAVES) if leaf]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("program", ["helm3", "helm4"])
+@pytest.mark.parametrize("values", [None, DEFAULT, CPU, EVERYTHING], ids=["none", "default", "cpu", "everything"])
+def test_helm_finds_nothing_to_complain_about(program: str, values: Any) -> None:
+    helm("lint", "--strict", str(CHART), *(["--values", str(values)] if values else []), program=program)
