@@ -31,7 +31,7 @@ _WATCH_S = 30
 """Longest a watch lives. The server ends it; a connection that died in silence is noticed just after."""
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.2, 5.0
 _FRESH_S = 2.0
-_FAILURES = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError)
 _PAGE = 500
 
 
@@ -112,25 +112,23 @@ class PodWatch:
 
     async def _get(self, **options: Any) -> dict[str, Any]:
         async with _answered("list pods"), asyncio.timeout(_ANSWER_S):
-            response = await self._core.list_namespaced_pod(
-                self._namespace, label_selector=self._selector, _preload_content=False, **options
+            response = await self._core.list_namespaced_pod_without_preload_content(
+                self._namespace, label_selector=self._selector, **options
             )
             body: dict[str, Any] = _checked(await response.read(), response.status)
             return body
 
     async def _watch(self) -> None:
         """Take in events until the server ends the watch. Raises _Gone when the history does not reach back."""
-        silence = aiohttp.ClientTimeout(total=_WATCH_S + _ANSWER_S, sock_connect=_ANSWER_S)
         async with _answered("watch pods"):
-            response = await self._core.list_namespaced_pod(
+            response = await self._core.list_namespaced_pod_without_preload_content(
                 self._namespace,
                 label_selector=self._selector,
                 watch=True,
                 allow_watch_bookmarks=True,
                 resource_version=self._version,
                 timeout_seconds=_WATCH_S,
-                _preload_content=False,
-                _request_timeout=silence,
+                _request_timeout=_WATCH_S + _ANSWER_S,
             )
             try:
                 if response.status != HTTPStatus.OK:
@@ -182,9 +180,9 @@ class StatefulSetScale:
         self._asked_at = time.monotonic()
 
     async def _call(self, what: str, method: str, **options: Any) -> int:
-        call = getattr(client.AppsV1Api(self.api), method)
+        call = getattr(client.AppsV1Api(self.api), f"{method}_without_preload_content")
         async with _answered(f"{what} StatefulSet {self.name}"), asyncio.timeout(_ANSWER_S):
-            response = await call(self.name, self.namespace, _preload_content=False, **options)
+            response = await call(self.name, self.namespace, **options)
             scale = _checked(await response.read(), response.status)
             return int(scale["spec"].get("replicas", 0))
 

@@ -38,6 +38,7 @@ class ControlPlane:
         self.folder = folder
         self.address = address
         self.etcd_port, self._peer_port, self.port = (_free_port(address) for _ in range(3))
+        self.token = _TOKEN
         self.url = f"https://{address}:{self.port}"
         self.kubeconfig = folder / "kubeconfig"
         self.ca_file = folder / "certs" / "apiserver.crt"
