@@ -95,7 +95,7 @@ class Release:
         (pod,) = [pod for pod in self.pods("coordinator").values() if pod["status"].get("podIP")][-1:]
         url = f"http://{pod['status']['podIP']}:8080"
         if self._api is None or str(self._api.base_url).rstrip("/") != url:
-            secret = json.loads(self.kubectl("get", "secret", f"{FULL_NAME}-token", "--output=json"))
+            secret = json.loads(self.kubectl("get", "secret", f"{FULL_NAME}-auth", "--output=json"))
             token = base64.b64decode(secret["data"]["token"]).decode()
             headers = {"Authorization": f"Bearer {token}"}
             self._api = httpx.Client(base_url=url, headers=headers, timeout=20, trust_env=False)

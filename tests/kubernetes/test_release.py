@@ -125,10 +125,8 @@ def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release
     # With the toleration of the taint and a GPU to ask for it is placed, and works
     container = '{"name": "inference", "resources": {"limits": {"nvidia.com/gpu": 8}}}'
     toleration = '{"key": "nvidia.com/gpu", "operator": "Exists"}'
-    pod_spec = f'{{"tolerations": [{toleration}], "containers": [{container}]}}'
-    release.kubectl(
-        "patch", "statefulset", GENERATORS, "--patch", f'{{"spec": {{"template": {{"spec": {pod_spec}}}}}}}'
-    )
+    template = f'{{"spec": {{"tolerations": [{toleration}], "containers": [{container}]}}}}'
+    release.kubectl("patch", "statefulset", GENERATORS, "--patch", f'{{"spec": {{"template": {template}}}}}')
     release.kubectl("delete", "pod", name)
     release.until(lambda: name in release.serving(), what="the generator on the GPU node")
     assert release.pods("inference")[name]["spec"]["nodeName"] == "gpu-a"

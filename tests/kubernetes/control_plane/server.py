@@ -110,7 +110,7 @@ class ControlPlane:
 
     def _start(self, program: str, *arguments: str) -> None:
         log = (self.folder / f"{program}.log").open("wb")
-        command = [str(PROGRAMS / program), *arguments]
+        command = ["setpriv", "--pdeathsig=KILL", str(PROGRAMS / program), *arguments]  # nothing outlives the tests
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "ETCD_UNSUPPORTED_ARCH": ""}
         self._processes[program] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from pathlib import Path
 from tests.kubernetes.tools import PROJECT
 
 _CGROUPS = Path("/sys/fs/cgroup/memory")
-_FROM_THE_MACHINE = ("/usr", "/etc", "/dev")
+_FROM_THE_MACHINE = ("/usr", "/etc/alternatives", "/etc/ssl", "/dev")
+_FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/mime.types")
 _PYTHON = tuple(dict.fromkeys(path for path in (sys.base_prefix, sys.prefix, str(PROJECT)) if path != "/usr"))
 
 
@@ -56,7 +58,8 @@ class Container:
         root = self.folder / f"{self.name}.root"
         self._lay_out(root)
         limit = self._limit_memory()
-        outer = ["nsenter", f"--net={self.network}", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        outer = ["setpriv", "--pdeathsig=KILL", "nsenter", f"--net={self.network}"]  # nothing outlives the kubelet
+        outer += ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         script = "\n".join(["set -e", *limit, *self._mounting(root), self._entering(root)])
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -78,11 +81,9 @@ class Container:
         return code, "OOMKilled" if out_of_memory else "Error" if code else "Completed"
 
     def signal(self, number: signal.Signals) -> None:
-        """Tell the container's first process; SIGKILL ends all of them."""
+        """Tell the container's first process; with that one end all of them."""
         with suppress(ProcessLookupError):
-            if number is signal.SIGKILL:
-                self._process.kill()  # its child goes with it, and with that the whole process namespace
-            elif (pid := self.pid) is not None:
+            if (pid := self.pid) is not None:
                 os.kill(pid, number)
 
     @property
@@ -123,6 +124,10 @@ class Container:
         targets = [*_FROM_THE_MACHINE, *_PYTHON, "/proc", "/tmp", *(mount.target for mount in self.mounts)]
         for target in targets:
             (root / target.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        (root / "etc/hosts").touch()
+        for file in _FILES:
+            if Path(file).exists():
+                shutil.copy(file, root / file.lstrip("/"))
         for name in ("bin", "lib", "lib64", "sbin"):
             if not (root / name).is_symlink():
                 (root / name).symlink_to(f"usr/{name}")
@@ -139,7 +144,8 @@ class Container:
         return [*lines, f"mount --bind {self.hosts} {root}/etc/hosts", f"mount -t proc proc {root}/proc"]
 
     def _entering(self, root: Path) -> str:
-        return f'exec chroot --userspec={self.user}:{self.group} --groups= {root} "$@"'
+        become = f"setpriv --reuid={self.user} --regid={self.group} --clear-groups --pdeathsig=KILL"
+        return f'exec chroot {root} {become} -- "$@"'
 
     # -- memory --------------------------------------------------------------------------------------
 

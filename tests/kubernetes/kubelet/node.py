@@ -22,6 +22,7 @@ from tests.kubernetes.kubelet.pod import NotYet, PodLife
 from tests.kubernetes.kubelet.volumes import environment_of, expand, folder_of
 from tests.kubernetes.tools import PROJECT
 
+_PROGRAMS = Path(__file__).with_name("programs")
 _TURN_S = 0.3
 _HEARTBEAT_S = 8.0  # the controllers take a node for lost after 40
 _MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -50,15 +51,13 @@ class Kubelet:
         folder: Path,
         *,
         images: set[str],
-        programs: Path,
         nodes: tuple[Node, ...] = (Node("node-a"),),
     ) -> None:
-        """`images`: names of images that can be "pulled"; `programs`: a folder that goes first into their PATH."""
+        """`images`: names of images that can be "pulled"."""
         self._control_plane = control_plane
         self._network = network
         self._folder = folder
         self._images = images
-        self._programs = programs
         self._nodes = nodes
         self._lives: dict[str, PodLife] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -98,6 +97,8 @@ class Kubelet:
                 await asyncio.sleep(0.1)
             for life in self._lives.values():
                 life.kill()
+            if lives := [self._tasks[uid] for uid in self._lives]:
+                await asyncio.wait(lives, timeout=20)
             for task in (*tasks, *self._tasks.values()):
                 task.cancel()
             await asyncio.gather(*tasks, *self._tasks.values(), return_exceptions=True)
@@ -231,11 +232,9 @@ class Kubelet:
 
     def _image(self) -> dict[str, str]:
         """Environment that the images would bring, and the API server's address as every pod is told it."""
-        path = (
-            f"{self._programs}:{Path(sys.prefix) / 'bin'}:{Path(sys.base_prefix) / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
-        )
+        pythons = [f"{prefix}/bin" for prefix in (sys.prefix, sys.base_prefix)]
         return {
-            "PATH": path,
+            "PATH": ":".join([str(_PROGRAMS), *pythons, "/usr/sbin:/usr/bin:/sbin:/bin"]),
             "PYTHONPATH": f"{PROJECT / 'shared'}:{PROJECT}",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -129,10 +129,10 @@ class PodLife:
 
     async def _probe(self, container: Container) -> None:
         spec = self._specs[container.name]
-        if probe := spec.get("startupProbe"):
-            if not await self._until(container, probe, True, probe.get("failureThreshold", 3)):
-                container.signal(signal.SIGKILL)
-                return
+        probe = spec.get("startupProbe")
+        if probe and not await self._until(container, probe, True, probe.get("failureThreshold", 3)):
+            container.signal(signal.SIGKILL)
+            return
         await asyncio.gather(self._follow_readiness(container), self._follow_liveness(container))
 
     async def _follow_readiness(self, container: Container) -> None:
