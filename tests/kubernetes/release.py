@@ -66,12 +66,14 @@ class Release:
         return helm(*arguments, *where, program="helm3")
 
     def install(self, *options: str) -> None:
-        self.helm("install", NAME, str(CHART), *self._with_values(), "--wait", "--timeout=8m", *options)
+        self.helm("install", NAME, str(CHART), *self.values, "--wait", "--timeout=8m", *options)
 
     def upgrade(self, *options: str) -> None:
-        self.helm("upgrade", NAME, str(CHART), *self._with_values(), "--wait", "--timeout=8m", *options)
+        self.helm("upgrade", NAME, str(CHART), *self.values, "--wait", "--timeout=8m", *options)
 
-    def _with_values(self) -> list[str]:
+    @property
+    def values(self) -> list[str]:
+        """Options for Helm: the chart's CPU values, and what makes them small enough for tests."""
         return ["--values", str(CPU), "--values", str(self._values)]
 
     def kubectl(self, *arguments: str) -> str:
@@ -91,13 +93,12 @@ class Release:
 
     @property
     def api(self) -> httpx.Client:
-        """The coordinator, at the address that its pod has now."""
-        (pod,) = [pod for pod in self.pods("coordinator").values() if pod["status"].get("podIP")][-1:]
-        url = f"http://{pod['status']['podIP']}:8080"
-        if self._api is None or str(self._api.base_url).rstrip("/") != url:
+        """The coordinator, at the address that its pod was found at."""
+        if self._api is None:
+            (pod,) = [pod for pod in self.pods("coordinator").values() if "deletionTimestamp" not in pod["metadata"]]
             secret = json.loads(self.kubectl("get", "secret", f"{FULL_NAME}-auth", "--output=json"))
             token = base64.b64decode(secret["data"]["token"]).decode()
-            headers = {"Authorization": f"Bearer {token}"}
+            url, headers = f"http://{pod['status']['podIP']}:8080", {"Authorization": f"Bearer {token}"}
             self._api = httpx.Client(base_url=url, headers=headers, timeout=20, trust_env=False)
         return self._api
 
@@ -105,7 +106,8 @@ class Release:
         """The answer of the coordinator; {} while it does not answer."""
         try:
             answer = self.api.get(path, params=parameters)
-        except (httpx.TransportError, ValueError):
+        except (httpx.TransportError, ValueError, KeyError):
+            self._api = None  # its pod may be another one by now
             return {}
         found: dict[str, Any] = answer.json() if answer.is_success else {}
         return found

@@ -132,7 +132,7 @@ def _install_role(cluster: Cluster) -> str:
     chosen.append(_generators())
     text = yaml.safe_dump_all(chosen).replace("namespace: lab", f"namespace: {cluster.namespace}")
     cluster.kubectl("apply", "--filename", "-", stdin=text)
-    return cluster.kubectl("create", "token", "rl-syncline-coordinator").strip()
+    return cluster.control_plane.token_of(cluster.namespace, "rl-syncline-coordinator")
 
 
 def _generators() -> dict[str, Any]:

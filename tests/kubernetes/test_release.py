@@ -65,7 +65,7 @@ def test_an_installed_release_trains(release: Release) -> None:
 
 
 def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
-    long = spec(steps=400, sync={"period": 2, "lag": 0})
+    long = spec(steps=200, sync={"period": 2, "lag": 0})
     run_id = release.submit(long)
     release.at_step(run_id, 2)
 
@@ -91,9 +91,32 @@ def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
     assert_trained_exactly_once(release, run_id, long)  # type: ignore[arg-type]
 
 
+def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
+    endless = spec(steps=1000)
+    run_id = release.submit(endless)
+    release.at_step(run_id, 2)
+    release.control_plane.freeze()
+    try:
+        step = release.run(run_id)["progress"]["step"]
+        release.until(
+            lambda: "does not answer" in release.ask("/v1/fleet").get("pods_trouble", ""), what="the fleet to tell"
+        )
+        release.at_step(run_id, step + 10)
+        assert release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 503
+        assert release.ask("/readyz") == {"status": "ready"}
+    finally:
+        release.control_plane.thaw()
+    release.until(lambda: release.ask("/v1/fleet")["pods_trouble"] == "", what="the watch to be back")
+    assert release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 202
+    release.until(lambda: len(release.serving()) == 2, what="the second generator")
+    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
+    made = len(release.steps(run_id))
+    assert_trained_exactly_once(release, run_id, {**endless, "steps": made})  # type: ignore[arg-type]
+
+
 def test_a_rolling_upgrade_and_a_rollback_in_mid_run(release: Release) -> None:
-    long = spec(steps=400, sync={"period": 2, "lag": 0})
-    run_id = release.submit(long)
+    endless = spec(steps=1000, sync={"period": 2, "lag": 0})
+    run_id = release.submit(endless)
     release.at_step(run_id, 2)
     before = {name: pod["metadata"]["uid"] for name, pod in release.pods("inference").items()}
     release.upgrade("--set=inference.podAnnotations.round=second")
@@ -101,8 +124,11 @@ def test_a_rolling_upgrade_and_a_rollback_in_mid_run(release: Release) -> None:
     assert after.keys() == before.keys()
     assert after != before  # each pod was replaced
     release.helm("rollback", NAME, "--wait", "--timeout=8m")
-    release.finish(run_id)
-    assert_trained_exactly_once(release, run_id, long)  # type: ignore[arg-type]
+    # Then the run has gone on through both, and goes on
+    release.at_step(run_id, release.run(run_id)["progress"]["step"] + 4)
+    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
+    made = len(release.steps(run_id))
+    assert_trained_exactly_once(release, run_id, {**endless, "steps": made})  # type: ignore[arg-type]
 
 
 def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release) -> None:

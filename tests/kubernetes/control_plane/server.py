@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -143,6 +145,23 @@ class ControlPlane:
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         self.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(manifests))
+
+    def freeze(self) -> None:
+        """The API server answers nobody, and keeps its connections, until `thaw`."""
+        self._processes["kube-apiserver"].send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._processes["kube-apiserver"].send_signal(signal.SIGCONT)
+
+    def token_of(self, namespace: str, account: str) -> str:
+        """The token of a service account, as its pods find it."""
+        until(lambda: self._secret_of(namespace, account), what=f"a token of {account}")
+        return base64.b64decode(self._secret_of(namespace, account)["data"]["token"]).decode()
+
+    def _secret_of(self, namespace: str, account: str) -> dict[str, Any]:
+        found = self.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}").get("secrets")
+        secret: dict[str, Any] = self.get(f"/api/v1/namespaces/{namespace}/secrets/{found[0]['name']}") if found else {}
+        return secret
 
     def compact(self) -> None:
         """Make etcd forget all history: an older resource version is answered with 410 Gone from now on."""

@@ -21,6 +21,13 @@ _FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache",
 _PYTHON = tuple(dict.fromkeys(path for path in (sys.base_prefix, sys.prefix, str(PROJECT)) if path != "/usr"))
 
 
+# What tini does in the images: process 1 gets no signal that it has no handler for, so it is not the service.
+_INIT = """
+"$@" & child=$!
+trap 'kill -TERM $child' TERM
+while :; do wait $child; code=$?; kill -0 $child 2>/dev/null || exit $code; done"""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     source: Path
@@ -44,6 +51,8 @@ class Container:
     group: int
     read_only: bool
     memory_bytes: int
+    entrypoint: bool
+    """Whether the image's own entry point runs the command: an init that passes signals on."""
     _process: asyncio.subprocess.Process = field(init=False)
 
     @property
@@ -60,10 +69,11 @@ class Container:
         limit = self._limit_memory()
         outer = ["setpriv", "--pdeathsig=KILL", "nsenter", f"--net={self.network}"]  # nothing outlives the kubelet
         outer += ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        init = ["sh", "-c", _INIT, "init"] if self.entrypoint else []
         script = "\n".join(["set -e", *limit, *self._mounting(root), self._entering(root)])
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(*outer, "sh", "-c", script, "sh", *self.command),
+                *(*outer, "sh", "-c", script, "sh", *init, *self.command),
                 env=dict(self.environment),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -227,6 +227,7 @@ class Kubelet:
             user=security.get("runAsUser", 0),
             group=security.get("runAsGroup", 0),
             read_only=security.get("readOnlyRootFilesystem", False),
+            entrypoint="command" not in spec,
             memory_bytes=_bytes(spec.get("resources", {}).get("limits", {}).get("memory", "0")),
         )
 
