@@ -79,6 +79,10 @@ class Release:
     def kubectl(self, *arguments: str) -> str:
         return self.control_plane.kubectl("--namespace", NAMESPACE, *arguments)
 
+    def patch(self, statefulset: str, spec: dict[str, Any]) -> None:
+        """Change a StatefulSet's spec behind Helm's back."""
+        self.kubectl("patch", "statefulset", statefulset, "--patch", json.dumps({"spec": spec}))
+
     def pods(self, component: str = "") -> dict[str, dict[str, Any]]:
         """Pods of a component (or all) by name."""
         selector = [f"--selector=app.kubernetes.io/component={component}"] if component else []

@@ -135,9 +135,8 @@ def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release
     run_id = release.submit(spec(steps=100_000))
     release.at_step(run_id, 1)
     # A second generator that no node has room for
-    selector = '{"spec": {"template": {"spec": {"nodeSelector": {"accelerator": "fake"}}}}}'
-    release.kubectl("patch", "statefulset", GENERATORS, "--patch", '{"spec": {"updateStrategy": {"type": "OnDelete"}}}')
-    release.kubectl("patch", "statefulset", GENERATORS, "--patch", selector)
+    release.patch(GENERATORS, {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}})  # leave the first alone
+    release.patch(GENERATORS, {"template": {"spec": {"nodeSelector": {"accelerator": "fake"}}}})
     release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
     name = f"{GENERATORS}-1"
     release.until(lambda: name in release.run(run_id)["reason"], what="the run to tell of it")
@@ -149,10 +148,9 @@ def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release
     assert (pod["phase"], pod["reason"], pod["registered"]) == ("Pending", "Unschedulable", False)
 
     # With the toleration of the taint and a GPU to ask for it is placed, and works
-    container = '{"name": "inference", "resources": {"limits": {"nvidia.com/gpu": 8}}}'
-    toleration = '{"key": "nvidia.com/gpu", "operator": "Exists"}'
-    template = f'{{"spec": {{"tolerations": [{toleration}], "containers": [{container}]}}}}'
-    release.kubectl("patch", "statefulset", GENERATORS, "--patch", f'{{"spec": {{"template": {template}}}}}')
+    container = {"name": "inference", "resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    toleration = {"key": "nvidia.com/gpu", "operator": "Exists"}
+    release.patch(GENERATORS, {"template": {"spec": {"tolerations": [toleration], "containers": [container]}}})
     release.kubectl("delete", "pod", name)
     release.until(lambda: name in release.serving(), what="the generator on the GPU node")
     assert release.pods("inference")[name]["spec"]["nodeName"] == "gpu-a"

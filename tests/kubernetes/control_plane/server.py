@@ -43,17 +43,17 @@ class ControlPlane:
         self.token = _TOKEN
         self.url = f"https://{address}:{self.port}"
         self.kubeconfig = folder / "kubeconfig"
+        self._key = folder / "service-accounts.key"
         self.ca_file = folder / "certs" / "apiserver.crt"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> ControlPlane:
         self.folder.mkdir(parents=True, exist_ok=True)
-        key = self.folder / "service-accounts.key"
-        subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], **_QUIET)
+        subprocess.run(["openssl", "genrsa", "-out", str(self._key), "2048"], **_QUIET)
         (self.folder / "tokens.csv").write_text(f'{_TOKEN},admin,admin,"system:masters"\n')
         self.write_kubeconfig(self.kubeconfig, token=_TOKEN)
         try:
-            self._start_all(key)
+            self._start_all()
         except BaseException:
             self.__exit__()
             raise
@@ -69,7 +69,7 @@ class ControlPlane:
                 process.kill()
                 process.wait()
 
-    def _start_all(self, key: Path) -> None:
+    def _start_all(self) -> None:
         etcd, peers = (f"http://{self.address}:{port}" for port in (self.etcd_port, self._peer_port))
         self._start(
             "etcd",
@@ -84,20 +84,10 @@ class ControlPlane:
                 f"default={peers}",
             ),
         )
-        self._start(
-            "kube-apiserver",
-            *(f"--etcd-servers={etcd}", f"--cert-dir={self.folder / 'certs'}"),
-            *(f"--secure-port={self.port}", "--insecure-port=0"),
-            *(f"--bind-address={self.address}", f"--advertise-address={self.address}"),
-            *("--service-cluster-ip-range=10.96.0.0/24", "--service-account-issuer=https://kubernetes.default.svc"),
-            *(f"--service-account-signing-key-file={key}", f"--service-account-key-file={key}"),
-            *("--authorization-mode=RBAC", f"--token-auth-file={self.folder / 'tokens.csv'}"),
-            "--allow-privileged=true",
-        )
-        until(lambda: self.get("/readyz", raw=True) == "ok", what="the API server to be ready", within_s=_UP_WITHIN_S)
+        self._start_api_server()
         self._start(
             "kube-controller-manager",
-            *(f"--kubeconfig={self.kubeconfig}", f"--service-account-private-key-file={key}"),
+            *(f"--kubeconfig={self.kubeconfig}", f"--service-account-private-key-file={self._key}"),
             *(f"--root-ca-file={self.ca_file}", "--use-service-account-credentials", "--leader-elect=false"),
             *("--port=0", f"--secure-port={_free_port(self.address)}", f"--bind-address={self.address}"),
             "--controllers=*",
@@ -110,8 +100,21 @@ class ControlPlane:
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         until(lambda: "metadata" in self.get(account), what="the controllers to work", within_s=_UP_WITHIN_S)
 
+    def _start_api_server(self) -> None:
+        self._start(
+            "kube-apiserver",
+            *(f"--etcd-servers=http://{self.address}:{self.etcd_port}", f"--cert-dir={self.folder / 'certs'}"),
+            *(f"--secure-port={self.port}", "--insecure-port=0"),
+            *(f"--bind-address={self.address}", f"--advertise-address={self.address}"),
+            *("--service-cluster-ip-range=10.96.0.0/24", "--service-account-issuer=https://kubernetes.default.svc"),
+            *(f"--service-account-signing-key-file={self._key}", f"--service-account-key-file={self._key}"),
+            *("--authorization-mode=RBAC", f"--token-auth-file={self.folder / 'tokens.csv'}"),
+            "--allow-privileged=true",
+        )
+        until(lambda: self.get("/readyz", raw=True) == "ok", what="the API server to be ready", within_s=_UP_WITHIN_S)
+
     def _start(self, program: str, *arguments: str) -> None:
-        log = (self.folder / f"{program}.log").open("wb")
+        log = (self.folder / f"{program}.log").open("ab")
         command = ["setpriv", "--pdeathsig=KILL", str(PROGRAMS / program), *arguments]  # nothing outlives the tests
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "ETCD_UNSUPPORTED_ARCH": ""}
         self._processes[program] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -152,6 +155,12 @@ class ControlPlane:
 
     def thaw(self) -> None:
         self._processes["kube-apiserver"].send_signal(signal.SIGCONT)
+
+    def restart_api_server(self) -> None:
+        """Another process on the same data; it knows no history from before its start."""
+        self._processes["kube-apiserver"].terminate()
+        self._processes["kube-apiserver"].wait(timeout=30)
+        self._start_api_server()
 
     def token_of(self, namespace: str, account: str) -> str:
         """The token of a service account, as its pods find it."""
