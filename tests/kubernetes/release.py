@@ -126,8 +126,13 @@ class Release:
         return self.ask(f"/v1/runs/{run_id}") or {"state": "unknown", "progress": {"step": -1}, "reason": ""}
 
     def steps(self, run_id: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.ask(f"/v1/runs/{run_id}/steps", page_size=1000)["steps"]
-        return rows
+        rows: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            page = self.api.get(f"/v1/runs/{run_id}/steps", params={"page_size": 1000, "page_token": token}).json()
+            rows += page["steps"]
+            if not (token := page["next_page_token"]):
+                return rows
 
     def at_step(self, run_id: str, step: int, *, within_s: float = 240) -> None:
         self.until(lambda: self._at(run_id, step), what=f"step {step} of {run_id}", within_s=within_s)

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.test_a_run import assert_trained_exactly_once
 from tests.kubernetes.chart import Refused
 from tests.kubernetes.control_plane.server import ControlPlane
+from tests.kubernetes.kubelet.container import has_memory_limits
 from tests.kubernetes.kubelet.network import Network
 from tests.kubernetes.kubelet.node import Kubelet, Node, remove_folder
 from tests.kubernetes.release import FULL_NAME, GENERATORS, IMAGES, NAME, Release
@@ -53,6 +54,13 @@ def spec(**changes: Any) -> dict[str, Any]:
     }
 
 
+def end_after_exact_steps(release: Release, run_id: str, endless: dict[str, Any]) -> None:
+    """Cancel a run; what it has made until then, nothing lost and nothing twice, is what the schedule says."""
+    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
+    made = {**endless, "steps": len(release.steps(run_id))}
+    assert_trained_exactly_once(release, run_id, made)  # type: ignore[arg-type]
+
+
 def test_an_installed_release_trains(release: Release) -> None:
     small = spec()
     run_id = release.submit(small)
@@ -65,8 +73,8 @@ def test_an_installed_release_trains(release: Release) -> None:
 
 
 def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
-    long = spec(steps=200, sync={"period": 2, "lag": 0})
-    run_id = release.submit(long)
+    endless = spec(steps=100_000, sync={"period": 2, "lag": 0})
+    run_id = release.submit(endless)
     release.at_step(run_id, 2)
 
     # When kubectl asks for three, then the new ones get the weights and work
@@ -87,12 +95,11 @@ def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
     release.until(lambda: list(release.serving()) == [f"{GENERATORS}-0"], what="one generator")
     step = release.run(run_id)["progress"]["step"]
     release.at_step(run_id, step + 3)
-    release.finish(run_id)
-    assert_trained_exactly_once(release, run_id, long)  # type: ignore[arg-type]
+    end_after_exact_steps(release, run_id, endless)
 
 
 def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
-    endless = spec(steps=1000)
+    endless = spec(steps=100_000)
     run_id = release.submit(endless)
     release.at_step(run_id, 2)
     release.control_plane.freeze()
@@ -109,13 +116,11 @@ def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
     release.until(lambda: release.ask("/v1/fleet")["pods_trouble"] == "", what="the watch to be back")
     assert release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 202
     release.until(lambda: len(release.serving()) == 2, what="the second generator")
-    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
-    made = len(release.steps(run_id))
-    assert_trained_exactly_once(release, run_id, {**endless, "steps": made})  # type: ignore[arg-type]
+    end_after_exact_steps(release, run_id, endless)
 
 
 def test_a_rolling_upgrade_and_a_rollback_in_mid_run(release: Release) -> None:
-    endless = spec(steps=1000, sync={"period": 2, "lag": 0})
+    endless = spec(steps=100_000, sync={"period": 2, "lag": 0})
     run_id = release.submit(endless)
     release.at_step(run_id, 2)
     before = {name: pod["metadata"]["uid"] for name, pod in release.pods("inference").items()}
@@ -126,9 +131,7 @@ def test_a_rolling_upgrade_and_a_rollback_in_mid_run(release: Release) -> None:
     release.helm("rollback", NAME, "--wait", "--timeout=8m")
     # Then the run has gone on through both, and goes on
     release.at_step(run_id, release.run(run_id)["progress"]["step"] + 4)
-    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
-    made = len(release.steps(run_id))
-    assert_trained_exactly_once(release, run_id, {**endless, "steps": made})  # type: ignore[arg-type]
+    end_after_exact_steps(release, run_id, endless)
 
 
 def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release) -> None:
@@ -159,6 +162,16 @@ def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release
     # ... and the next one finds that all eight GPUs are taken.
     release.kubectl("scale", "statefulset", GENERATORS, "--replicas=3")
     release.until(lambda: "Insufficient nvidia.com/gpu" in release.run(run_id)["reason"], what="the next one to wait")
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
+
+    # One that the kernel kills for its memory says so, between its restarts
+    if has_memory_limits():
+        little = {"memory": "48Mi"}
+        container["resources"] = {"limits": {"nvidia.com/gpu": "8", **little}, "requests": little}
+        release.patch(GENERATORS, {"template": {"spec": {"containers": [container]}}})
+        release.kubectl("delete", "pod", name)
+        release.until(lambda: "OOMKilled" in release.run(run_id)["reason"], what="the run to tell of the memory")
+        assert release.run(run_id)["state"] == "running"
     assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
 
 

@@ -28,6 +28,11 @@ trap 'kill -TERM $child' TERM
 while :; do wait $child; code=$?; kill -0 $child 2>/dev/null || exit $code; done"""
 
 
+def has_memory_limits() -> bool:
+    """Whether this machine lets us limit memory (cgroup v1); elsewhere containers have what they take."""
+    return _CGROUPS.is_dir() and os.access(_CGROUPS, os.W_OK)
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     source: Path
@@ -160,7 +165,7 @@ class Container:
     # -- memory --------------------------------------------------------------------------------------
 
     def _limit_memory(self) -> list[str]:
-        if not self.memory_bytes or not _CGROUPS.is_dir():
+        if not self.memory_bytes or not has_memory_limits():
             return []
         self._cgroup.mkdir(exist_ok=True)
         (self._cgroup / "memory.limit_in_bytes").write_text(str(self.memory_bytes))
