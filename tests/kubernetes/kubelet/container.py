@@ -100,6 +100,8 @@ class Container:
         with suppress(ProcessLookupError):
             if (pid := self.pid) is not None:
                 os.kill(pid, number)
+            elif number is signal.SIGKILL:
+                self._process.kill()
 
     @property
     def pid(self) -> int | None:

@@ -134,6 +134,9 @@ class Kubelet:
                 await self._api.post("/api/v1/nodes", json={"apiVersion": "v1", "kind": "Node", **body})
                 await self._api.patch(f"/api/v1/nodes/{node.name}/status", json=patch, headers=_MERGE)
 
+        for life in list(self._lives.values()):
+            await life.tell()
+
     # -- pods ----------------------------------------------------------------------------------------
 
     async def _follow_pods(self) -> None:
@@ -152,7 +155,7 @@ class Kubelet:
                 self._tasks[f"end:{uid}"] = asyncio.create_task(self._end(uid, pod))
         for uid in [uid for uid in self._lives if uid not in ours and f"end:{uid}" not in self._tasks]:
             self._lives[uid].kill()  # its object was deleted by force
-            self._forget(uid)
+            self._tasks[f"end:{uid}"] = asyncio.create_task(self._forget(uid))
 
     def _begin(self, uid: str, pod: Mapping[str, Any]) -> None:
         async def report(status: Mapping[str, Any]) -> None:
@@ -174,14 +177,14 @@ class Kubelet:
     async def _end(self, uid: str, pod: Mapping[str, Any]) -> None:
         if life := self._lives.get(uid):
             await life.stop(float(pod["metadata"].get("deletionGracePeriodSeconds", 30)))
-            self._forget(uid)
+            await self._forget(uid)
         meta = pod["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
         await self._api.request("DELETE", path, json=body)
 
-    def _forget(self, uid: str) -> None:
-        self._tasks[uid].cancel()
+    async def _forget(self, uid: str) -> None:
+        await asyncio.wait([self._tasks[uid]])
         self._network.remove(self._lives.pop(uid).address)
 
     async def containers(self, pod: Mapping[str, Any], address: str) -> list[Container]:

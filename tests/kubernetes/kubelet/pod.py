@@ -55,11 +55,11 @@ class PodLife:
 
     async def run(self) -> None:
         """Run the containers until the pod is over or stopped."""
-        await self._tell()
+        await self.tell()
         made = await self._make()
         self._containers = {container.name: container for container in made}
         await asyncio.gather(*(self._keep(container) for container in made))
-        await self._tell()
+        await self.tell()
 
     async def stop(self, grace_s: float) -> None:
         """preStop, SIGTERM, the rest of the grace period, SIGKILL."""
@@ -76,8 +76,8 @@ class PodLife:
                 while "running" in self._states[name]["state"]:
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            container.signal(signal.SIGKILL)
             while "running" in self._states[name]["state"]:
+                container.signal(signal.SIGKILL)
                 await asyncio.sleep(0.05)
 
     def kill(self) -> None:
@@ -87,15 +87,16 @@ class PodLife:
             container.signal(signal.SIGKILL)
 
     async def _make(self) -> list[Container]:
-        while True:
+        while not self._stopping:
             try:
                 return await self._host.containers(self.pod, self.address)
             except NotYet as problem:
                 reason, _, message = str(problem).partition(": ")
                 for state in self._states.values():
                     state["state"] = {"waiting": {"reason": reason, "message": message}}
-                await self._tell()
+                await self.tell()
                 await asyncio.sleep(0.5)
+        return []
 
     async def _keep(self, container: Container) -> None:
         """Run a container again and again, as the restart policy says."""
@@ -104,8 +105,10 @@ class PodLife:
         while not self._stopping:
             began = _now()
             await container.start()
+            if self._stopping:  # it was told to while the container was being made
+                container.signal(signal.SIGKILL)
             state["state"] = {"running": {"startedAt": began}}
-            await self._tell()
+            await self.tell()
             probing = asyncio.create_task(self._probe(container))
             code, reason = await container.wait()
             probing.cancel()
@@ -115,12 +118,12 @@ class PodLife:
             if self._stopping or policy == "Never" or (policy == "OnFailure" and code == 0):
                 self._over[name] = code
                 return
-            await self._tell()
+            await self.tell()
             said = f"back-off {backoff_s:g}s restarting failed container={name} pod={self.pod['metadata']['name']}"
             state["lastState"] = {"terminated": ended}
             state["state"] = {"waiting": {"reason": "CrashLoopBackOff", "message": said}}
             await asyncio.sleep(0.3)  # long enough to be seen as terminated, as on a real node
-            await self._tell()
+            await self.tell()
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
             state["restarts"] += 1
@@ -139,14 +142,14 @@ class PodLife:
         probe, state = self._specs[container.name].get("readinessProbe"), self._states[container.name]
         if probe is None:
             state["ready"] = True
-            await self._tell()
+            await self.tell()
             return
         while True:
             wanted = not state["ready"]  # one success makes it ready, several failures make it not
             patience = None if wanted else probe.get("failureThreshold", 3)
             if await self._until(container, probe, wanted, patience) is wanted:
                 state["ready"] = wanted
-                await self._tell()
+                await self.tell()
 
     async def _follow_liveness(self, container: Container) -> None:
         if probe := self._specs[container.name].get("livenessProbe"):
@@ -193,7 +196,8 @@ class PodLife:
 
     # -- status --------------------------------------------------------------------------------------
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
+        """Report the pod's status; also now and then without news, as others write it too when a node was silent."""
         ready = bool(self._states) and all(state["ready"] for state in self._states.values())
         unready = [name for name, state in self._states.items() if not state["ready"]]
         why = {} if ready else {"reason": "ContainersNotReady", "message": f"containers with unready status: {unready}"}
