@@ -158,7 +158,7 @@ class ControlPlane:
 
     def restart_api_server(self) -> None:
         """Another process on the same data; it knows no history from before its start."""
-        self._processes["kube-apiserver"].terminate()
+        self._processes["kube-apiserver"].kill()  # a polite end waits for every watch, and those never end
         self._processes["kube-apiserver"].wait(timeout=30)
         self._start_api_server()
 
