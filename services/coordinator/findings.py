@@ -54,6 +54,9 @@ def found(
     else null. length_mean: tokens. length_normalized: the mean score as if answers were as long as the seed's. `seed`
     is what version 0 answered.
     """
+    prompts = sorted(
+        prompts, key=lambda prompt: prompt.prompt_index
+    )  # the bootstrap must not depend on who answered first
     scores = _numbers([[sample.score for sample in prompt.samples] for prompt in prompts])
     lengths = [sample.tokens for prompt in prompts for sample in prompt.samples]
     seed_lengths = [sample.tokens for prompt in seed.values() for sample in prompt.samples]

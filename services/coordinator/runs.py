@@ -114,6 +114,9 @@ class Runs:
         if run.state in (RunState.FAILED, RunState.CANCELLED):
             run.apply(RunEvent.RESUME, "going on from the saved state")
             self._queued.set()
+        elif run.state is RunState.STARTING and run.record.paused:  # its attempt was lost in the pause
+            run.record.paused = False
+            run.save()
         elif run.state is not RunState.RUNNING:
             await self._controller_of(run).resume()
         return run

@@ -172,6 +172,8 @@ class RunStore:
         records = [(folder, RunRecord.model_validate_json((folder / "run.json").read_text())) for folder in found]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
             checkpoints.sweep(folder)
+            if record.state not in (RunState.PENDING, RunState.STARTING) and not record.state.terminal:
+                record.state = RunState.STARTING  # nobody works on it yet in this life, whatever it was in the last
             self._runs[record.id] = Run(folder, record)
 
     def create(

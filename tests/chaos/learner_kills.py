@@ -207,7 +207,6 @@ async def _attempt(
             "SYNCLINE_REDIS_URL": redis_url,
             "SYNCLINE_BIND": address,
             "SYNCLINE_DEVICE": "cpu",
-            "SYNCLINE_LEASE_S": "5",
         }
         attempt.process = await asyncio.to_thread(start_learner, environment, log=folder / "learner.log")
         attempt.client = Client(address, peer="the learner")

@@ -92,7 +92,7 @@ def test_a_run_from_the_file_needs_no_generator_and_ends_with_the_bytes_of_the_l
     for told in (run, json.loads(Path(run["summary_path"]).read_text())):
         assert told["rollouts"]["from"] == str(file.resolve())
         assert told["rollouts"]["groups"] == {"add": STEPS * 8}
-    stack.until(stack.streams_are_empty, what="empty streams", within_s=10)
+    stack.until(stack.streams_are_empty, what="empty streams", within_s=30)
 
 
 def test_a_learner_killed_in_a_run_from_a_file_goes_on_to_the_same_bytes(

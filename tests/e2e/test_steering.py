@@ -36,7 +36,7 @@ def test_offline_can_become_online(stack: LocalStack) -> None:
 
 
 def test_a_change_that_makes_no_sense_is_refused(stack: LocalStack) -> None:
-    run_id = stack.submit(small_spec(steps=2))
+    run_id = stack.submit(small_spec(steps=2, sync={"period": 2, "lag": 0}))
     for body in ({"sync": {"period": 0}}, {"steps": 7}, {"sync": {}}):
         assert stack.api.patch(f"/v1/runs/{run_id}", json=body).status_code == 422
     stack.finish(run_id)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.coordinator.reward_check import check_rewards
+from services.reward.endpoints import Endpoints
 from services.reward.scorer import Scorer, rewards
 from services.reward.servicer import RewardServicer
 from services.reward.settings import RewardSettings
@@ -24,7 +25,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Member]:
     settings = RewardSettings()
     pool = VerifierPool(workers=1, limits=settings.limits, wall_s=60.0)
     pool.ready.set()  # options are checked beside the workers, none of which is needed here
-    scorer = Scorer(rewards(settings, pool))
+    scorer = Scorer(rewards(settings, pool, Endpoints()))
     server = rpc.Server(f"unix:{tmp_path}/s.sock")
     servicer = RewardServicer(scorer, pool=pool, member_id="reward-1", error=str)
     server.add(add_RewardServiceServicer_to_server, servicer, name="syncline.v1.RewardService")
