@@ -32,6 +32,7 @@ STAMP := $(VENV)/made-from-$(shell { echo '$(CURDIR)'; cat $(LOCK) pyproject.tom
 STACK := --port $(PORT) --generators $(GENERATORS) --engine $(ENGINE)
 # A stack serves a reward model at the port after its own.
 REWARD_MODEL = http://127.0.0.1:$(shell expr $(PORT) + 1)/v1
+CONTROL_PLANE := tests/kubernetes/control_plane/build .cache/control-plane
 SMOLLM2 := .cache/smollm2/model
 PROTOS := $(wildcard protos/syncline/v1/*.proto)
 
@@ -89,8 +90,15 @@ reproduce: SEEDS = 0 1 2
 reproduce: $(STAMP) ## The paper's main comparison on a CPU: table and figure. SEEDS='0 1 2' ARMS='s1 offline' STEPS=200 OUT=folder
 	$(BIN)/python -m tests.reproduce --seeds $(SEEDS) --steps $(STEPS) --out $(OUT) $(if $(ARMS),--arms $(ARMS)) $(ARGS)
 
-test-kubernetes: tools-kubernetes ## The chart, the images and their tests. ARGS='-k name'
+test-kubernetes: tools-kubernetes ## The chart, the images, and the chart on a real control plane. ARGS='-k name'
+	@$(CONTROL_PLANE) || echo "The tests that need a control plane are skipped (CI=true makes them fail)" >&2
 	$(BIN)/python -m pytest tests/kubernetes -n $(JOBS) --dist loadfile $(ARGS)
+
+control-plane: ## Build etcd and Kubernetes' API server, controllers and scheduler from Debian's sources, once (8 CPU minutes)
+	@$(CONTROL_PLANE)
+
+cluster: tools-kubernetes control-plane ## Start that control plane with nodes of processes, until Ctrl-C; prints how to use it
+	@$(BIN)/python -m tests.kubernetes
 
 tools-kubernetes: $(STAMP) ## Fetch Helm, hadolint, promtool and schemas for those tests, once
 	@$(BIN)/python -m tests.kubernetes.tools
@@ -127,8 +135,8 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-.PHONY: run mixed gsm8k up down setup test test-fast test-kubernetes tools-kubernetes chart images pytest lint fmt type layers \
-	chaos reproduce bench judge protos verify clean help
+.PHONY: run mixed gsm8k up down setup test test-fast test-kubernetes control-plane cluster tools-kubernetes chart images pytest \
+	lint fmt type layers chaos reproduce bench judge protos verify clean help
 
 generate = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
 

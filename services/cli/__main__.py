@@ -307,12 +307,18 @@ def down(folder: Folder = _STACK, output: Output = Format.TEXT) -> None:
 
 
 @app.command()
-def scale(generators: Annotated[int, typer.Argument(min=0)], folder: Folder = _STACK) -> None:
-    """Change the number of generators of the local stack, in the middle of a run too."""
-    from services.cli import stack
-
-    stack.scale(folder.resolve(), generators)
-    print(f"{generators} generators wanted; watch them come and go: syncline status", file=sys.stderr)
+def scale(
+    generators: Annotated[int, typer.Argument(min=0)],
+    server: Server = _DEFAULT_SERVER,
+    token: Token = "",
+    output: Output = Format.TEXT,
+) -> None:
+    """Change the number of generators, of a local stack or on Kubernetes, in the middle of a run too."""
+    fleet = _api(server, token).scale(generators)
+    if output is Format.JSON:
+        _print_json(fleet)
+    else:
+        print(f"{generators} generators wanted; watch them come and go: syncline status", file=sys.stderr)
 
 
 @app.command()

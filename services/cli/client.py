@@ -92,6 +92,10 @@ class Api:
     def fleet(self) -> dict[str, Any]:
         return self._call("GET", "/v1/fleet")
 
+    def scale(self, generators: int) -> dict[str, Any]:
+        """Want another number of generators; the fleet as it then is."""
+        return self._call("PATCH", "/v1/fleet", json={"replicas": generators})
+
     def rollouts(self, run_id: str, *, form: str, task: str = "") -> Iterator[bytes]:
         """What a run trained on, as chunks of JSON lines. Raises Unavailable when they break off."""
         params = {"format": form} | ({"task": task} if task else {})

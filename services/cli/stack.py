@@ -1,6 +1,6 @@
 """The local stack as the command line sees it: a process to start and stop, and the files in its folder.
 
-The files are the contract (`services.local.folder` describes them): stack.json, stack.pid and generators.
+The files are the contract (`services.local.folder` describes them): stack.json and stack.pid.
 """
 
 from __future__ import annotations
@@ -112,15 +112,6 @@ def stop(folder: Path) -> bool:
             return True
         time.sleep(_POLL_S)
     raise PeerTimeout(f"the stack in {folder} (process {pid}) did not stop within {_STOP_DEADLINE_S:g} s")
-
-
-def scale(folder: Path, generators: int) -> None:
-    """Tell the stack in `folder` how many generators are wanted. Raises Unavailable when none runs there."""
-    if living(folder) is None:
-        raise Unavailable(f"no stack runs in {folder}; start one with `make up` (on Kubernetes: kubectl scale)")
-    scratch = folder / "generators.tmp"
-    scratch.write_text(f"{generators}\n", encoding="utf-8")
-    scratch.replace(folder / "generators")
 
 
 def _until_ready(folder: Path, process: subprocess.Popen[bytes], waiting: Callable[[str], None]) -> None:

@@ -38,6 +38,7 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         trouble = f": {generator['trouble']}" if generator.get("trouble") else ""
         held = f"version {generator['version']}" if generator.get("version") is not None else "no version yet"
         facts.append((generator["id"], f"{generator.get('phase', '')}, {held}{trouble}"))
+    facts.extend(("pod", pod["trouble"]) for pod in fleet.get("pods", ()) if pod["trouble"])
     facts.extend(("warning", warning(problem)) for problem in run.get("warnings", ()))
     facts.append(("folder", run["folder"]))
     if best := run.get("best"):

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
+from redis.asyncio import Redis
 
 from services.coordinator.app import create_app
 from services.coordinator.fleet import Fleet
+from services.coordinator.pods import Picture
 from services.coordinator.rest import RestServer
 from services.coordinator.runs import Runs
+from services.coordinator.scaling import FileScale, NoScale, Scale
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
+from services.coordinator.takeover import take_over
 from syncline import streams, telemetry
 from syncline.errors import SynclineError
-from syncline.lifecycle import run_service
+from syncline.lifecycle import Worker, run_service
 from syncline.settings import load
 
 
@@ -23,17 +29,41 @@ async def serve(settings: CoordinatorSettings) -> int:
     redis = streams.connect(settings.redis_url.get_secret_value())
     fleet = Fleet(redis, load_deadline_s=settings.load_deadline_s)
     runs = Runs(RunStore(settings.run_root), redis=redis, fleet=fleet, settings=settings)
-    app = create_app(runs_=runs, fleet_=fleet, redis=redis, token=settings.token.get_secret_value())
-    server = RestServer(app, host=settings.rest_host, port=settings.rest_port)
-    await server.start()
-    structlog.get_logger().info("listening", address=server.address)
-    return await run_service(
-        server=server,
-        workers={"fleet": fleet.run, "runs": runs.run},
-        ready=lambda: streams.ping(redis),
-        close=redis.aclose,
-        grace_s=settings.grace_s,
-    )
+    async with _cluster(settings, redis, fleet.cluster) as (scale, watch):
+        token = settings.token.get_secret_value()
+        app = create_app(runs_=runs, fleet_=fleet, redis=redis, token=token, scale=scale)
+        server = RestServer(app, host=settings.rest_host, port=settings.rest_port)
+        await server.start()
+        structlog.get_logger().info("listening", address=server.address)
+        return await run_service(
+            server=server,
+            workers={"fleet": fleet.run, "runs": runs.run, **watch},
+            ready=lambda: streams.ping(redis),
+            close=redis.aclose,
+            grace_s=settings.grace_s,
+        )
+
+
+@asynccontextmanager
+async def _cluster(
+    settings: CoordinatorSettings, redis: Redis, picture: Picture
+) -> AsyncIterator[tuple[Scale, Mapping[str, Worker]]]:
+    """Who scales the generators, and the worker that follows their pods, if there are pods."""
+    if not settings.kubernetes_namespace:
+        yield (FileScale(settings.generators_file) if settings.generators_file else NoScale()), {}
+        return
+    from services.coordinator import kubernetes  # here, so that nobody else loads the client
+
+    namespace, name = settings.kubernetes_namespace, settings.kubernetes_statefulset
+    async with kubernetes.connected(settings.kubeconfig) as api:
+        watch = kubernetes.PodWatch(
+            api,
+            picture,
+            namespace=namespace,
+            selector=settings.kubernetes_selector,
+            gone=lambda pod: take_over(redis, pod),
+        )
+        yield (kubernetes.StatefulSetScale(api, namespace, name) if name else NoScale()), {"pods": watch.run}
 
 
 def main() -> int:

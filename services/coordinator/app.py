@@ -12,6 +12,7 @@ from services.coordinator.api import evaluations, events, fleet, page, problems,
 from services.coordinator.api.bodies import BodyLimit
 from services.coordinator.fleet import Fleet
 from services.coordinator.runs import Runs
+from services.coordinator.scaling import NoScale, Scale
 from syncline.errors import Unauthorized
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
@@ -19,7 +20,7 @@ _OTHER_SITES = frozenset({"cross-site", "same-site"})
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> FastAPI:
+def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "", scale: Scale | None = None) -> FastAPI:
     """The REST API and the page over the given parts. With a token, all but health and the page itself ask for it."""
     app = FastAPI(
         title="Syncline",
@@ -27,6 +28,7 @@ def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "") -> 
         summary="Reinforcement-learning post-training, anywhere between offline and online",
     )
     app.state.runs, app.state.fleet, app.state.redis = runs_, fleet_, redis
+    app.state.scale = scale or NoScale()
     problems.install(app)
     for router in (runs.router, events.router, evaluations.router, fleet.router, page.router):
         app.include_router(router)

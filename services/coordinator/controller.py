@@ -16,7 +16,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import metrics, reports
+from services.coordinator import diagnosis, metrics, reports
 from services.coordinator.admission import Admission
 from services.coordinator.best import tidy, update_standings
 from services.coordinator.evaluation import Evaluator
@@ -209,9 +209,10 @@ class RunController:
         while time.monotonic() < deadline:
             if learners := self._fleet.roles["learner"]:
                 return learners[-1]
-            self.run.record.reason = "waiting for a learner to register"
+            self.run.record.reason = diagnosis.waits_for_a_learner(self._fleet)
             await asyncio.sleep(_LOOK_AGAIN_S)
-        raise Unavailable(f"no learner registered within {_FIND_LEARNER_DEADLINE_S:g} s; is the learner running?")
+        why = self._fleet.pods_say("learner") or "is the learner running?"
+        raise Unavailable(f"no learner registered within {_FIND_LEARNER_DEADLINE_S:g} s; {why}")
 
     # -- what the learner says -----------------------------------------------------------------------
 

@@ -27,7 +27,9 @@ async def blocked(
         troubles = fleet.troubles()
         if not fleet.roles["inference"]:
             if waiting_s > min(10.0, stall_after_s):
-                return f"no generator is alive; {work} prompts wait for version {handle.version}"
+                return f"no generator is alive; {work} prompts wait for version {handle.version}" + _because(
+                    fleet.pods_say("inference")
+                )
         elif len(troubles) == len(fleet.roles["inference"]):
             return f"no generator could load version {handle.version}: " + "; ".join(sorted(set(troubles.values())))
     loading = any(member.status.get("phase") == "loading" for member in fleet.roles["inference"])
@@ -36,11 +38,20 @@ async def blocked(
     rollouts = int(await redis.xlen(keys.ROLLOUTS))
     scored = int(await redis.xlen(keys.scored(run_id)))
     if rollouts and not fleet.roles["reward"]:
-        return f"no reward service is alive; {rollouts} groups wait to be scored"
+        return f"no reward service is alive; {rollouts} groups wait to be scored" + _because(fleet.pods_say("reward"))
     return (
         f"no progress for {waiting_s:.0f} s; waiting: {work} prompts for generators, "
         f"{rollouts} groups for rewards, {scored} groups for the learner" + learner_says(fleet)
     )
+
+
+def waits_for_a_learner(fleet: Fleet) -> str:
+    """What a run says that has not found its learner."""
+    return "waiting for a learner to register" + _because(fleet.pods_say("learner"))
+
+
+def _because(cause: str) -> str:
+    return f": {cause}" if cause else ""
 
 
 def learner_says(fleet: Fleet) -> str:

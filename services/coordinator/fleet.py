@@ -17,6 +17,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.coordinator.pods import Picture, Pod
 from syncline.errors import SynclineError, Unavailable
 from syncline.membership import Member, Role, members
 from syncline.rpc import Client
@@ -52,6 +53,8 @@ class Fleet:
         self.on_trouble: Callable[[str, str], None] = lambda generator, error: None
         """Called with generator and message when a load failed."""
         self.roles: dict[Role, list[Member]] = {"inference": [], "reward": [], "learner": []}
+        self.cluster = Picture()
+        """The pods of the release; empty where there is no cluster."""
 
     def want(self, handle: CheckpointHandle | None) -> None:
         """Every generator should hold `handle` from now on; None lets them be."""
@@ -71,6 +74,15 @@ class Fleet:
     def troubles(self) -> dict[str, str]:
         """What keeps generators from the wanted version, by generator."""
         return {name: follower.trouble for name, follower in self._followers.items() if follower.trouble}
+
+    def knows(self, pod: Pod) -> bool | None:
+        """Whether the pod's process is alive as a member; None for a pod that has no role in the fleet."""
+        return None if pod.role is None else any(member.id == pod.name for member in self.roles[pod.role])
+
+    def pods_say(self, *roles: Role) -> str:
+        """What keeps pods of these roles (none named: of all) from working, in Kubernetes' words."""
+        asked = [pod for pod in self.cluster.pods.values() if pod.role in (roles or self.roles)]
+        return "; ".join(sorted(pod.trouble for pod in asked if pod.trouble))
 
     async def run(self) -> None:
         """Follow the membership until cancelled."""

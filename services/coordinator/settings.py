@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from pathlib import Path
 
 from pydantic import SecretStr, model_validator
 
@@ -22,6 +23,16 @@ class CoordinatorSettings(ServiceSettings):
     """Seconds without progress after which a run is reported as stalled."""
     max_attempts: int = 5
     """Attempts without a single new step after which a run fails."""
+    kubernetes_namespace: str = ""
+    """Namespace whose pods are watched; empty asks nothing of Kubernetes."""
+    kubernetes_selector: str = ""
+    """Labels of the pods of this release; empty is every pod of the namespace."""
+    kubernetes_statefulset: str = ""
+    """StatefulSet of the generators, which `PATCH /v1/fleet` scales."""
+    kubeconfig: Path | None = None
+    """How to reach the cluster from outside; empty takes the pod's own service account."""
+    generators_file: Path | None = None
+    """File that a local stack's supervisor reads the wanted number of generators from."""
 
     @property
     def rest_host(self) -> str:

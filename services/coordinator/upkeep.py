@@ -248,6 +248,8 @@ class Upkeep:
             self._stall(reason)
         elif self._run.state is RunState.STALLED:
             self._run.apply(RunEvent.RECOVER)
+        else:
+            self._run.record.reason = self._fleet.pods_say()  # the run goes on, with fewer pods than it should have
 
     def _stall(self, reason: str) -> None:
         if self._run.state is RunState.RUNNING:

@@ -37,7 +37,7 @@ class StackFolder:
         self.runs = self.path / "runs"
         self._pid_file = self.path / "stack.pid"
         self._state_file = self.path / "stack.json"
-        self._generators_file = self.path / "generators"
+        self.wanted_generators_file = self.path / "generators"
         self._alias: Path | None = None
 
     def own(self) -> None:
@@ -88,12 +88,12 @@ class StackFolder:
         scratch.replace(self._state_file)
 
     def write_wanted_generators(self, count: int) -> None:
-        self._generators_file.write_text(f"{count}\n", encoding="utf-8")
+        self.wanted_generators_file.write_text(f"{count}\n", encoding="utf-8")
 
     def wanted_generators(self) -> int | None:
         """The number in the file; None when it holds no number (somebody is writing it)."""
         with suppress(FileNotFoundError, ValueError):
-            return max(0, int(self._generators_file.read_text(encoding="utf-8")))
+            return max(0, int(self.wanted_generators_file.read_text(encoding="utf-8")))
         return None
 
 

@@ -65,7 +65,10 @@ def redis_server(folder: StackFolder) -> Program:
 
 def services(folder: StackFolder, options: Options) -> list[Program]:
     """The services that a stack has one of."""
-    rest = {"SYNCLINE_REST_BIND": f"127.0.0.1:{options.port}"}
+    rest = {
+        "SYNCLINE_REST_BIND": f"127.0.0.1:{options.port}",
+        "SYNCLINE_GENERATORS_FILE": str(folder.wanted_generators_file),
+    }
     return [
         _service("coordinator", folder, options, extra=rest, health=f"{options.address}/readyz"),
         _service("reward", folder, options),

@@ -25,7 +25,7 @@ LEARNER_GROUP = "learner"
 COORDINATOR_GROUP = "coordinator"
 
 
-def prompts(run_id: str, version: int) -> str:
+def prompts(run_id: str, version: int | str) -> str:
     return f"{PREFIX}:prompts:{run_id}:{version}"
 
 

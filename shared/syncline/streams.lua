@@ -21,6 +21,8 @@ ARGV  1 = command, 2 = consumer group, 3 = consumer, then as below
     renew      id...                       reset the idle time of what is still ours    -> count
     claim      idle_ms count max dead      take over entries whose lease ran out;
                                            those that lost max leases go to dead<run>   -> {{id, payload, deliveries}...}
+    release    max dead                        take every entry from `consumer`, which is dead, and append it
+                                           again for the next owner; counted as a lost lease  -> count
     hand_back  id...                       append again for the next owner, uncounted   -> count
     fail       id cause max dead           append again, or to dead<run> at max failures      -> retried | dead | lost
 --]]
@@ -149,6 +151,27 @@ elseif command == 'claim' then
     end
   end
   return taken
+
+elseif command == 'release' then
+  local max, dead_prefix = tonumber(ARGV[4]), ARGV[5]
+  local held = redis.call('XPENDING', stream, group, '-', '+', 10000, consumer)
+  for _, pending in ipairs(held) do
+    local id = pending[1]
+    local fields = fields_of(id)
+    if not fields or redis.call('SISMEMBER', open_runs, fields.r) == 0 then
+      remove(id)
+    else
+      local failures, lost = counts(fields)
+      lost = lost + pending[4]
+      if lost >= max then
+        bury(id, fields, failures + lost, 'its owner died; last owner ' .. consumer, dead_prefix)
+      else
+        remove(id)
+        redis.call('XADD', stream, '*', 'r', fields.r, 'p', fields.p, 'd', failures, 'l', lost)
+      end
+    end
+  end
+  return #held
 
 elseif command == 'hand_back' then
   local count = 0

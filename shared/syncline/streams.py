@@ -136,6 +136,15 @@ class Streams:
             doomed.append(name.decode())
         await self.redis.delete(*doomed)
 
+    async def release(self, stream: str, *, group: str, consumer: str) -> int:
+        """Give the entries of a consumer that is known to be dead to the next one, before its lease runs out.
+
+        Safe if it lives after all: the entries get new ids, so it owns none of them and can hand none over.
+        Returns how many there were.
+        """
+        args: list[Any] = ["release", group, consumer, MAX_LOST_LEASES, _DEAD_PREFIX]
+        return int(await self._script(keys=[stream, keys.OPEN_RUNS], args=args))
+
     async def outstanding(self, streams: Sequence[str]) -> list[int]:
         """Entries of each stream that are not acknowledged, delivered or not."""
         async with self.redis.pipeline(transaction=False) as pipe:

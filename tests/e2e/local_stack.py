@@ -130,7 +130,9 @@ class LocalStack:
 
     def scale(self, generators: int, *, wait: bool = True) -> None:
         """As `syncline scale` does; waits until that many generators are registered."""
-        (self.folder / "generators").write_text(f"{generators}\n")
+        response = self.api.patch("/v1/fleet", json={"replicas": generators})
+        assert response.status_code == 202, response.text
+        assert response.json()["replicas"] == generators
         if wait:
             self.until(lambda: len(self.generators()) == generators, what=f"{generators} generators")
 

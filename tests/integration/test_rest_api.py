@@ -418,5 +418,24 @@ async def test_readiness_tells_when_redis_is_gone(project: Path) -> None:
 async def test_metrics_and_the_fleet_are_served(api: httpx.AsyncClient, redis: Redis) -> None:
     assert "syncline_steps_total" in (await api.get("/metrics")).text
     fleet = (await api.get("/v1/fleet")).json()
-    assert fleet == {"wanted": None, "inference": [], "reward": [], "learner": []}
+    assert fleet == {
+        "wanted": None,
+        "replicas": None,
+        "pods": [],
+        "pods_trouble": "",
+        "inference": [],
+        "reward": [],
+        "learner": [],
+    }
     assert await redis.keys(f"{keys.PREFIX}:*") == []
+
+
+async def test_generators_that_somebody_started_by_hand_are_not_scaled(api: httpx.AsyncClient) -> None:
+    refused = await api.patch("/v1/fleet", json={"replicas": 2})
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert "start or stop them where they run" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [{}, {"replicas": -1}, {"replicas": "many"}, {"replicas": 1, "generators": 2}])
+async def test_a_change_of_the_fleet_that_means_nothing_is_refused(api: httpx.AsyncClient, body: Any) -> None:
+    assert (await api.patch("/v1/fleet", json=body)).status_code == 422

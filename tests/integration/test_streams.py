@@ -84,6 +84,31 @@ async def test_of_two_claimers_one_wins(redis: Redis, streams: Streams) -> None:
     assert len(set(won)) == 50
 
 
+async def test_the_work_of_a_consumer_that_is_known_to_be_dead_goes_on_at_once(redis: Redis, streams: Streams) -> None:
+    dead, living, heir = (consumer(redis, name, lease_s=60) for name in ("dead", "living", "heir"))
+    await streams.add(IN, run_id=RUN, payload=b"held")
+    (held,) = await take(dead)
+    await streams.add(IN, run_id=RUN, payload=b"other")
+    (other,) = await take(living)
+    assert await streams.release(IN, group="workers", consumer="dead") == 1
+    (entry,) = await take(heir, within_s=2.0)
+    assert (entry.payload, entry.deliveries) == (b"held", 2)
+    assert await living.hand_over(other, run_id=RUN, to=OUT, payload=b"other") == "moved"
+    # ... and should it live after all, it has nothing that it could hand over.
+    assert await dead.hand_over(held, run_id=RUN, to=OUT, payload=b"twice") == "lost"
+    assert await heir.hand_over(entry, run_id=RUN, to=OUT, payload=b"once") == "moved"
+    assert await streams.outstanding([IN, OUT]) == [0, 2]
+
+
+async def test_what_kills_its_consumers_is_buried_though_their_work_is_released(redis: Redis, streams: Streams) -> None:
+    await streams.add(IN, run_id=RUN, payload=b"killer")
+    for n in range(MAX_LOST_LEASES):
+        await take(consumer(redis, f"owner-{n}", lease_s=60), within_s=2.0)
+        await streams.release(IN, group="workers", consumer=f"owner-{n}")
+    ((_, letter),) = await redis.xrange(keys.dead(RUN))
+    assert letter[b"cause"] == f"its owner died; last owner owner-{MAX_LOST_LEASES - 1}".encode()
+
+
 async def test_an_entry_that_is_handed_back_goes_on_at_once_and_is_not_counted(redis: Redis, streams: Streams) -> None:
     await streams.add(IN, run_id=RUN, payload=b"work")
     leaving, staying = consumer(redis, "leaving", lease_s=60), consumer(redis, "staying", lease_s=60)

@@ -113,7 +113,6 @@ def test_the_coordinator_may_see_pods_and_scale_one_set_and_nothing_else() -> No
     (role,) = [one for one in manifests if one["kind"] == "Role"]
     assert role["rules"] == [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list"]},
         {
             "apiGroups": ["apps"],
             "resources": ["statefulsets/scale"],

@@ -6,14 +6,23 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field
 
-from services.coordinator import metrics
+from services.coordinator import metrics, pods
 from services.coordinator.fleet import Fleet, describe
 from services.coordinator.runs import Runs
+from services.coordinator.scaling import Scale
+from syncline.rewardspec import Part
 from syncline.state import RunState
 from syncline.streams import ping
 
 router = APIRouter(tags=["fleet"])
+
+
+class FleetChange(Part):
+    """What of the fleet can be changed."""
+
+    replicas: int = Field(ge=0, le=10_000)
 
 
 def fleet_of(request: Request) -> Fleet:
@@ -21,15 +30,38 @@ def fleet_of(request: Request) -> Fleet:
     return fleet
 
 
+def scale_of(request: Request) -> Scale:
+    scale: Scale = request.app.state.scale
+    return scale
+
+
 @router.get("/v1/fleet", operation_id="getFleet", summary="Live generators, reward services and learners")
 async def get_fleet(request: Request) -> dict[str, Any]:
+    """`replicas` is how many generators are wanted, null where nobody knows. `pods` says of each pod whether it has
+    registered and, if not, why; it is empty outside of Kubernetes, and `pods_trouble` says when it may be old."""
     fleet = fleet_of(request)
     troubles = fleet.troubles()
     shown: dict[str, Any] = {role: [describe(member) for member in found] for role, found in fleet.roles.items()}
     for generator in shown["inference"]:
         generator["trouble"] = troubles.get(generator["id"], "")
     wanted = fleet.wanted
-    return {"wanted": {"run_id": wanted.run_id, "version": wanted.version} if wanted else None, **shown}
+    return {
+        "wanted": {"run_id": wanted.run_id, "version": wanted.version} if wanted else None,
+        "replicas": await scale_of(request).wanted(),
+        "pods": [pods.describe(pod, registered=fleet.knows(pod)) for pod in fleet.cluster.pods.values()],
+        "pods_trouble": fleet.cluster.trouble,
+        **shown,
+    }
+
+
+@router.patch("/v1/fleet", status_code=202, operation_id="changeFleet", summary="More or fewer generators")
+async def change_fleet(request: Request, change: FleetChange) -> dict[str, Any]:
+    """In the middle of a run too: joiners get the current weights, and leavers hand their work back.
+
+    409 where nobody can be asked: generators that were started by hand.
+    """
+    await scale_of(request).change(change.replicas)
+    return await get_fleet(request)
 
 
 @router.get("/healthz", operation_id="liveness", summary="The event loop turns", tags=["health"])

@@ -31,6 +31,13 @@ const LEARNERS = [
   { name: "Step", number: true },
   { name: "Doing" },
 ];
+const PODS = [
+  { name: "Pod that is not ready" },
+  { name: "Phase" },
+  { name: "Why", hint: "in Kubernetes' own words" },
+  { name: "Restarts", number: true },
+  { name: "Node" },
+];
 
 export class FleetView {
   constructor() {
@@ -38,6 +45,7 @@ export class FleetView {
     this.generators = new Table("Generators", GENERATORS);
     this.rewards = new Table("Rewards", REWARDS);
     this.learners = new Table("Learners", LEARNERS);
+    this.pods = new Table("Pods", PODS);
     this.element = h(
       "section",
       { "aria-labelledby": "fleet-title" },
@@ -46,6 +54,7 @@ export class FleetView {
       this.generators.element,
       this.rewards.element,
       this.learners.element,
+      this.pods.element,
     );
   }
 
@@ -70,6 +79,9 @@ export class FleetView {
     this.generators.update(fleet.inference.map((/** @type {any} */ one) => generatorRow(one, wanted)));
     this.rewards.update(fleet.reward.map(rewardRow));
     this.learners.update(fleet.learner.map(learnerRow));
+    const unready = fleet.pods.filter((/** @type {any} */ pod) => !pod.ready);
+    this.pods.element.hidden = !unready.length;
+    this.pods.update(unready.map(podRow));
   }
 }
 
@@ -117,5 +129,19 @@ function learnerRow(one) {
   return {
     key: one.id,
     cells: [one.id, one.phase, one.run || "-", one.run ? whole(one.step) : "-", one.detail || "-"],
+  };
+}
+
+/** @param {Record<string, any>} pod */
+function podRow(pod) {
+  return {
+    key: pod.name,
+    cells: [
+      pod.name,
+      pod.phase,
+      { text: pod.reason || "-", class: pod.trouble ? "bad" : undefined, note: pod.message || undefined },
+      whole(pod.restarts),
+      pod.node || "-",
+    ],
   };
 }

@@ -90,6 +90,6 @@ def test_down_without_a_stack_is_no_error(tmp_path: Path) -> None:
 
 
 def test_scale_without_a_stack_is_an_error(tmp_path: Path) -> None:
-    done = syncline("scale", "2", folder=tmp_path)
+    done = syncline("scale", "2", "--server", "http://127.0.0.1:9", folder=tmp_path)
     assert done.returncode == 1
-    assert "no stack runs" in done.stderr
+    assert "nothing answers at http://127.0.0.1:9" in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.cli import stack
+from services.coordinator.scaling import FileScale
 from services.local.folder import StackFolder, tail
 from services.local.programs import Options, generator, redis_server, reward_model, services
 from syncline.errors import Conflict
@@ -58,14 +59,16 @@ def test_sockets_fit_however_deep_the_folder_lies(tmp_path: Path) -> None:
     assert folder.path.exists()
 
 
-def test_the_wanted_number_of_generators_is_what_the_command_line_wrote(tmp_path: Path) -> None:
+async def test_the_wanted_number_of_generators_is_what_the_coordinator_wrote(tmp_path: Path) -> None:
     folder = StackFolder(tmp_path)
     folder.own()
     try:
         assert folder.wanted_generators() is None
         folder.write_state({"state": "ready"})
-        stack.scale(tmp_path, 3)
-        assert folder.wanted_generators() == 3
+        scale = FileScale(folder.wanted_generators_file)
+        assert await scale.wanted() is None
+        await scale.change(3)
+        assert folder.wanted_generators() == await scale.wanted() == 3
         (tmp_path / "generators").write_text("many")
         assert folder.wanted_generators() is None
     finally:

@@ -1,0 +1,57 @@
+"""Who can change the number of generators: the port, and its two small implementations.
+
+Kubernetes is the third, in `services.coordinator.kubernetes`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from syncline.errors import Conflict
+
+
+class Scale(Protocol):
+    """The wanted number of generators, and the means to change it."""
+
+    async def wanted(self) -> int | None:
+        """How many generators are wanted; None where nobody knows."""
+        ...
+
+    async def change(self, replicas: int) -> None:
+        """Want another number. Raises Conflict where it cannot be had, and Unavailable where nobody answers."""
+        ...
+
+
+class NoScale:
+    """Generators that somebody starts by hand."""
+
+    async def wanted(self) -> int | None:
+        return None
+
+    async def change(self, replicas: int) -> None:
+        raise Conflict(
+            "this coordinator does not run the generators; start or stop them where they run "
+            "(SYNCLINE_KUBERNETES_STATEFULSET or SYNCLINE_GENERATORS_FILE would name them)"
+        )
+
+
+class FileScale:
+    """The local stack: its supervisor follows the number in a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    async def wanted(self) -> int | None:
+        with suppress(OSError, ValueError):
+            return int(self._file.read_text(encoding="utf-8"))
+        return None
+
+    async def change(self, replicas: int) -> None:
+        scratch = self._file.with_suffix(".tmp")
+        try:
+            scratch.write_text(f"{replicas}\n", encoding="utf-8")
+            scratch.replace(self._file)
+        except OSError as error:
+            raise Conflict(f"cannot write {self._file} ({error.strerror}); is the stack still there?") from error

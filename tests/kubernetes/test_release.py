@@ -1,0 +1,184 @@
+"""The chart installed for real: its pods run as processes below a real control plane, and train."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_a_run import assert_trained_exactly_once
+from tests.kubernetes.chart import Refused
+from tests.kubernetes.control_plane.server import ControlPlane
+from tests.kubernetes.kubelet.container import has_memory_limits
+from tests.kubernetes.kubelet.network import Network
+from tests.kubernetes.kubelet.node import Kubelet, Node, remove_folder
+from tests.kubernetes.release import FULL_NAME, GENERATORS, IMAGES, NAME, Release
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+NODES = (Node("node-a"), Node("gpu-a", gpus=8, taints=(GPU_TAINT,), labels={"accelerator": "fake"}))
+
+
+@pytest.fixture(scope="module")
+def release(control_plane: ControlPlane, network: Network) -> Iterator[Release]:
+    """The CPU values, installed; uninstalled by the last test."""
+    folder = Path(tempfile.mkdtemp(prefix="syncline-"))
+    with Kubelet(control_plane, network, folder, images=IMAGES, nodes=NODES) as kubelet:
+        release = Release(control_plane, kubelet, folder)
+        release.prepare()
+        try:
+            release.install()
+        except Refused as refused:
+            pytest.fail(f"{refused}\n{release.story()}")
+        yield release
+    remove_folder(folder)
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    """The quickstart's model and prompts, as the chart's job put them into the claims."""
+    return {
+        "name": "small",
+        "model": {"path": "/models/quickstart"},
+        "algorithm": {"name": "dpo", "beta": 0.1},
+        "sync": {"period": 4, "lag": 0},
+        "steps": 12,
+        "prompts_per_step": 8,
+        "generation": {"samples_per_prompt": 4, "max_tokens": 5},
+        "tasks": [{"name": "add", "data": "/data/quickstart/train.jsonl", "reward": {"type": "math"}}],
+        "optimizer": {"lr": 3e-5, "eps": 1e-8, "weight_decay": 0.0, "grad_clip": 1.0},
+        "checkpoints": {"every": 4, "keep": 2},
+        **changes,
+    }
+
+
+def end_after_exact_steps(release: Release, run_id: str, endless: dict[str, Any]) -> None:
+    """Cancel a run; what it has made until then, nothing lost and nothing twice, is what the schedule says."""
+    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
+    made = {**endless, "steps": len(release.steps(run_id))}
+    assert_trained_exactly_once(release, run_id, made)  # type: ignore[arg-type]
+
+
+def test_an_installed_release_trains(release: Release) -> None:
+    small = spec()
+    run_id = release.submit(small)
+    run = release.finish(run_id)
+    assert_trained_exactly_once(release, run_id, small)  # type: ignore[arg-type]
+    assert run["model_folder"].startswith("/runs/")
+    pods = {pod["name"]: pod for pod in release.ask("/v1/fleet")["pods"]}
+    assert {f"{GENERATORS}-0", f"{FULL_NAME}-learner-0", f"{FULL_NAME}-redis-0"} <= set(pods)
+    assert all(pod["ready"] and pod["registered"] in (True, None) for pod in pods.values())
+
+
+def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
+    endless = spec(steps=100_000, sync={"period": 2, "lag": 0})
+    run_id = release.submit(endless)
+    release.at_step(run_id, 2)
+
+    # When kubectl asks for three, then the new ones get the weights and work
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=3")
+    release.until(lambda: len(release.serving()) == 3, what="three generators that serve")
+    joiners = [f"{GENERATORS}-{ordinal}" for ordinal in (1, 2)]
+    release.until(lambda: all(release.serving()[name]["groups_total"] > 0 for name in joiners), what="joiners to work")
+    assert release.run(run_id)["state"] == "running"
+    assert release.ask("/v1/fleet")["replicas"] == 3
+
+    # When one is lost without a word and its pod removed by force, then its work goes on with the others
+    release.kubelet.lose(f"{GENERATORS}-2")
+    release.kubectl("delete", "pod", f"{GENERATORS}-2", "--force", "--grace-period=0")
+
+    # When the REST API asks for one, then the others drain and leave
+    answer = release.api.patch("/v1/fleet", json={"replicas": 1})
+    assert answer.status_code == 202, answer.text
+    release.until(lambda: list(release.serving()) == [f"{GENERATORS}-0"], what="one generator")
+    step = release.run(run_id)["progress"]["step"]
+    release.at_step(run_id, step + 3)
+    end_after_exact_steps(release, run_id, endless)
+
+
+def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
+    endless = spec(steps=100_000)
+    run_id = release.submit(endless)
+    release.at_step(run_id, 2)
+    release.control_plane.freeze()
+    try:
+        step = release.run(run_id)["progress"]["step"]
+        release.until(
+            lambda: "does not answer" in release.ask("/v1/fleet").get("pods_trouble", ""), what="the fleet to tell"
+        )
+        release.at_step(run_id, step + 10)
+        assert release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 503
+        assert release.ask("/readyz") == {"status": "ready"}
+    finally:
+        release.control_plane.thaw()
+    release.until(lambda: release.ask("/v1/fleet")["pods_trouble"] == "", what="the watch to be back")
+    assert release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 202
+    release.until(lambda: len(release.serving()) == 2, what="the second generator")
+    end_after_exact_steps(release, run_id, endless)
+
+
+def test_a_rolling_upgrade_and_a_rollback_in_mid_run(release: Release) -> None:
+    endless = spec(steps=100_000, sync={"period": 2, "lag": 0})
+    run_id = release.submit(endless)
+    release.at_step(run_id, 2)
+    before = {name: pod["metadata"]["uid"] for name, pod in release.pods("inference").items()}
+    release.upgrade("--set=inference.podAnnotations.round=second")
+    after = {name: pod["metadata"]["uid"] for name, pod in release.pods("inference").items()}
+    assert after.keys() == before.keys()
+    assert after != before  # each pod was replaced
+    release.helm("rollback", NAME, "--wait", "--timeout=8m")
+    # Then the run has gone on through both, and goes on
+    release.at_step(run_id, release.run(run_id)["progress"]["step"] + 4)
+    end_after_exact_steps(release, run_id, endless)
+
+
+def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release) -> None:
+    run_id = release.submit(spec(steps=100_000))
+    release.at_step(run_id, 1)
+    # A second generator that no node has room for
+    release.patch(GENERATORS, {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}})  # leave the first alone
+    release.patch(GENERATORS, {"template": {"spec": {"nodeSelector": {"accelerator": "fake"}}}})
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
+    name = f"{GENERATORS}-1"
+    release.until(lambda: name in release.run(run_id)["reason"], what="the run to tell of it")
+    run = release.run(run_id)
+    assert run["state"] == "running"  # the other one works
+    assert "Unschedulable" in run["reason"]
+    assert "node(s) had taint {nvidia.com/gpu: present}" in run["reason"]
+    (pod,) = [pod for pod in release.ask("/v1/fleet")["pods"] if pod["name"] == name]
+    assert (pod["phase"], pod["reason"], pod["registered"]) == ("Pending", "Unschedulable", False)
+
+    # With the toleration of the taint and a GPU to ask for it is placed, and works
+    container = {"name": "inference", "resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    toleration = {"key": "nvidia.com/gpu", "operator": "Exists"}
+    release.patch(GENERATORS, {"template": {"spec": {"tolerations": [toleration], "containers": [container]}}})
+    release.kubectl("delete", "pod", name)
+    release.until(lambda: name in release.serving(), what="the generator on the GPU node")
+    assert release.pods("inference")[name]["spec"]["nodeName"] == "gpu-a"
+    release.until(lambda: release.run(run_id)["reason"] == "", what="the run to have nothing to complain of")
+
+    # ... and the next one finds that all eight GPUs are taken.
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=3")
+    release.until(lambda: "Insufficient nvidia.com/gpu" in release.run(run_id)["reason"], what="the next one to wait")
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
+
+    # One that the kernel kills for its memory says so, between its restarts
+    if has_memory_limits():
+        little = {"memory": "48Mi"}
+        container["resources"] = {"limits": {"nvidia.com/gpu": "8", **little}, "requests": little}
+        release.patch(GENERATORS, {"template": {"spec": {"containers": [container]}}})
+        release.kubectl("delete", "pod", name)
+        release.until(lambda: "OOMKilled" in release.run(run_id)["reason"], what="the run to tell of the memory")
+        assert release.run(run_id)["state"] == "running"
+    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
+
+
+def test_uninstalling_keeps_the_checkpoints(release: Release) -> None:
+    release.helm("uninstall", NAME, "--wait", "--timeout=5m")
+    release.until(lambda: not release.pods(), what="all pods to be gone")
+    claims = release.kubectl("get", "persistentvolumeclaims", "--output=name").split()
+    assert f"persistentvolumeclaim/{FULL_NAME}-runs" in claims
+    published = list(release.claim("runs").glob("*/checkpoints/*/model.safetensors"))
+    assert published
