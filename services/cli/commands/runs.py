@@ -1,0 +1,134 @@
+"""Look at runs, steer them, and take away what they made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from services.cli.options import (
+    DEFAULT_SERVER,
+    Form,
+    Format,
+    Output,
+    RunId,
+    Server,
+    Token,
+    api_at,
+    exit_as,
+    print_json,
+    progress_console,
+)
+
+app = typer.Typer()
+export = typer.Typer(help="Take away what a run made.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(export, name="export")
+
+
+@app.command()
+def status(
+    run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Show one run."""
+    from services.cli import tables
+
+    api = api_at(server, token)
+    found = api.run(run_id) if run_id else api.newest()
+    print_json(found) if output is Format.JSON else tables.print_run(found, api.fleet())
+
+
+@app.command("list")
+def list_(server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT) -> None:
+    """List runs, newest first."""
+    from services.cli import tables
+
+    runs = api_at(server, token).runs()
+    print_json({"runs": runs}) if output is Format.JSON else tables.print_runs(runs)
+
+
+@app.command()
+def watch(run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT) -> None:
+    """Follow a run to its end; -o json prints its events, one a line. Ctrl-C only stops watching."""
+    api = api_at(server, token)
+    found = api.run(run_id) if run_id else api.newest()
+    if output is Format.JSON:
+        for event in api.follow(found["id"]):
+            print(json.dumps({"id": event.id, "type": event.type, "data": event.data}), flush=True)
+    else:
+        from services.cli.display import make_display
+        from services.cli.session import follow
+
+        with make_display(progress_console()) as display:
+            follow(api, found, display)
+    exit_as(api.run(found["id"])["state"])
+
+
+@app.command()
+def cancel(
+    run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Cancel a run."""
+    _act("cancel", run_id, server, token, output)
+
+
+@app.command()
+def pause(run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT) -> None:
+    """Hold a run before its next step; nothing is lost."""
+    _act("pause", run_id, server, token, output)
+
+
+@app.command()
+def resume(
+    run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
+) -> None:
+    """Continue a paused run, or a failed or cancelled one from its last saved state."""
+    _act("resume", run_id, server, token, output)
+
+
+@app.command("set-period")
+def set_period(
+    period: Annotated[str, typer.Argument(help="updates between two syncs, or never")],
+    run_id: RunId = "",
+    server: Server = DEFAULT_SERVER,
+    token: Token = "",
+    output: Output = Format.TEXT,
+) -> None:
+    """Change the sync period of a run, from its next window on."""
+    api = api_at(server, token)
+    found = api.change_period(run_id or api.newest()["id"], int(period) if period.isdecimal() else period)
+    last = found["spec"]["sync"]["changes"][-1]
+    text = f"{found['id']}: period {last['period']} from the window that starts at step {last['step']} or after"
+    print_json(found) if output is Format.JSON else print(text)
+
+
+@export.command("rollouts")
+def export_rollouts(
+    run_id: RunId = "",
+    file: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="where to; packed if named .gz")] = "",
+    form: Annotated[Form, typer.Option("--format", help="whole groups, or {prompt, chosen, rejected} rows")] = (
+        Form.ROLLOUTS
+    ),
+    task: Annotated[str, typer.Option(help="only this task; other trainers want prompts of one kind in a file")] = "",
+    server: Server = DEFAULT_SERVER,
+    token: Token = "",
+) -> None:
+    """Print what a run trained on, one JSON object a line: to train on again, or for other trainers."""
+    from services.cli import export
+
+    api = api_at(server, token)
+    found = run_id or api.newest()["id"]
+    chunks = api.rollouts(found, form=form.value, task=task)
+    if file in ("", "-"):
+        export.to_stream(chunks, sys.stdout.buffer)
+    else:
+        count = export.to_file(chunks, Path(file), console=progress_console())
+        print(f"{count:,} rows of {found} are in {file}", file=sys.stderr)
+
+
+def _act(verb: Literal["cancel", "pause", "resume"], run_id: str, server: str, token: str, output: Format) -> None:
+    api = api_at(server, token)
+    found = api.act(run_id or api.newest()["id"], verb)
+    print_json(found) if output is Format.JSON else print(f"{found['id']}: {found['state']}")
