@@ -154,8 +154,10 @@ $(STAMP):
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
 		echo "Python has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing $$(grep -c == $(LOCK)) pinned packages into $(VENV) (once; a few minutes)"
+	@echo "  1 of 2: torch"
 	@torch=$$(grep '^torch==' $(LOCK)); $(BIN)/python -m pip install -qq --no-deps "$$torch" 2>/dev/null \
 		|| $(BIN)/python -m pip install -qq --no-deps --extra-index-url $(TORCH_CPU_INDEX) "$$torch"
+	@echo "  2 of 2: all others, vLLM among them"
 	@$(BIN)/python -m pip install -qq --no-deps -r $(LOCK)
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import matplotlib.font_manager' 2>/dev/null # builds its font cache now, not at the end of a run

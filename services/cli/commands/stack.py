@@ -44,7 +44,7 @@ def up(
 
     there = stack.living(folder.resolve())
     if there is not None and there.get("address") == f"http://127.0.0.1:{port}" and there.get("state") == "ready":
-        print("it is up already", file=sys.stderr)
+        print("it is up already, and stays as it is; `syncline scale N` changes its generators", file=sys.stderr)
         print_json(there) if output is Format.JSON else print(there["address"])
         return
     with make_display(progress_console()) as display:
