@@ -75,4 +75,5 @@ def _is_union_tag(part: object) -> bool:
 
 
 def _tag_path(path: str, context: Mapping[str, Any]) -> str:
-    return f"{path}.{str(context.get('discriminator', '')).strip(chr(39))}"
+    tag = str(context.get("discriminator", "")).strip(chr(39))
+    return tag if path == "$" else f"{path}.{tag}"

@@ -139,7 +139,7 @@ async def test_score_answers_in_order_and_get_status_tells(service: Service, red
 
 async def test_score_refuses_what_it_cannot_judge(service: Service) -> None:
     for request, problem in (
-        ({"reward_json": '{"type": "oracle"}'}, "reward: "),
+        ({"reward_json": '{"type": "oracle"}'}, "reward.type: 'oracle' is not known"),
         ({"reward_json": "{"}, "reward: "),
     ):
         with pytest.raises(SynclineError, match=problem):

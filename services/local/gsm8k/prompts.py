@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 TRAIN_ROWS = 2000
-HELDOUT_ROWS = 300
+HELDOUT_ROWS = 200
 INSTRUCTION = "\nAnswer with one short calculation and the final number."
 
 
