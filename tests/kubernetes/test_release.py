@@ -135,6 +135,8 @@ def test_a_rolling_upgrade_and_a_rollback_in_mid_run(release: Release) -> None:
 
 
 def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(release: Release) -> None:
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=1")
+    release.until(lambda: len(release.pods("inference")) == 1, what="one generator alone, also after earlier tests")
     run_id = release.submit(spec(steps=100_000))
     release.at_step(run_id, 1)
     # A second generator that no node has room for
