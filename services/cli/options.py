@@ -52,7 +52,7 @@ From = Annotated[
 Server = Annotated[str, typer.Option(envvar="SYNCLINE_SERVER", help="address of the coordinator")]
 Token = Annotated[str, typer.Option(envvar="SYNCLINE_TOKEN", help="bearer token, if it asks for one")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="format of what is printed")]
-Folder = Annotated[Path, typer.Option(envvar="SYNCLINESTACK", help="folder of the local stack")]
+Folder = Annotated[Path, typer.Option(envvar="SYNCLINE_STACK", help="folder of the local stack")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="port of the local stack's REST API")]
 Generators = Annotated[int, typer.Option(min=1, help="inference processes of a stack that is started")]
 RewardModel = Annotated[
