@@ -1,7 +1,7 @@
 """A generator: one engine and the one policy version that it can prove to hold.
 
 Loading is: stage and verify every byte, wait until nothing is in flight, swap in place, score
-the probe. Only then is the version the generator's own (design, contract 4).
+the probe. Only then is the version the generator's own, and tasks of it are answered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which scored groups may train, as pure rules: strict means strict (design, "Words" and contract 8).
+"""Which scored groups may train, as pure rules. A group of another version than the schedule names never does.
 
 Three answers: a group is let in; it is refused by a named cause and counted; or it breaks the contract between the
 services, which no counting can mend, and the attempt fails with the culprit's name.

@@ -1,4 +1,4 @@
-"""The reference policy: frozen at the seed, or following the generators at each sync (paper section 2)."""
+"""The reference policy: frozen at the seed, or following the generators at each sync (section 3 of the paper)."""
 
 from __future__ import annotations
 

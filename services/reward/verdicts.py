@@ -40,7 +40,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of the attempt to score a sample (design, contract 8)."""
+    """What became of the attempt to score a sample. Only `unavailable` is worth another attempt."""
 
     status: Status
     score: float | None = 0.0

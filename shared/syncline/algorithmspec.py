@@ -1,6 +1,7 @@
 """The algorithms of a run spec, each with the options that it has: an option of another one is an unknown key.
 
 Defaults are the paper's (arXiv 2506.21495, Table 4 for verifiable tasks). What they mean is in syncline.algo.
+Sections and equations are the paper's.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ class Preference(Part):
     length_normalize: bool = False
     """Use mean instead of summed log-probabilities."""
     nll_weight: float = Field(default=0.0, ge=0.0)
-    """Weight of the negative log-likelihood of the chosen response (DPO + NLL, section 3.5)."""
+    """Weight of the negative log-likelihood of the chosen response (DPO + NLL, section B.2)."""
     entropy_weight: float = Field(default=0.0, ge=0.0)
-    """Weight of the entropy bonus (section 3.6)."""
+    """Weight of the entropy bonus (section B.2)."""
     importance_cap: float | None = Field(default=None, gt=0.0)
     """Truncated importance sampling on trainer/generator log-probabilities; null turns it off."""
     normalize: Literal["prompts", "pairs"] = "prompts"
-    """Divide the summed loss by all prompts of the step (the paper), or by the pairs that were found."""
+    """Divide the summed loss by all prompts of the step (as fairseq2 does), or by the pairs that were found."""
 
 
 class DPO(Preference):
-    """Direct preference optimization on one pair a prompt (section 3.1)."""
+    """Direct preference optimization on one pair a prompt (eq. 3)."""
 
     name: Literal["dpo"]
 
 
 class GroupDPO(Preference):
-    """DPO averaged over all correct x incorrect pairs of a prompt (section 3.3)."""
+    """DPO averaged over all correct x incorrect pairs of a prompt (eq. 4)."""
 
     name: Literal["group_dpo"]
 
 
 class GRPO(Part):
-    """Group relative policy optimization, without length bias (section 3.2)."""
+    """Group relative policy optimization, without length bias (section 2.1, eq. 1)."""
 
     name: Literal["grpo"]
     beta: float = Field(default=0.001, ge=0.0)
@@ -58,7 +59,7 @@ class GRPO(Part):
 
 
 class GroupDPOGRPO(Preference):
-    """GroupDPO + grpo_weight x GRPO (section 3.4)."""
+    """GroupDPO + grpo_weight x GRPO (sections 4.2 and B.2)."""
 
     name: Literal["group_dpo_grpo"]
     grpo_weight: float = Field(default=0.01, ge=0.0)

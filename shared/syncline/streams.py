@@ -1,6 +1,6 @@
 """Work streams on Redis: leases, fenced hand-over, dead letters.
 
-The promise (design, contracts 1 and 2): work is handed over at least once, and an entry is
+The promise: work is handed over at least once, and an entry is
 deleted when it is acknowledged, so an idle system has empty streams. Only the consumer that
 still owns an entry can hand it over or acknowledge it. The entries of a consumer that died
 are taken over after `lease_s` by whoever takes next; no traffic and no lock is needed for it.

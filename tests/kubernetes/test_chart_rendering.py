@@ -1,4 +1,4 @@
-"""What the chart installs: valid on every Kubernetes, closed by default, and only the edges of the design."""
+"""What the chart installs: valid on every Kubernetes, closed by default, with no connections but those needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GroupDPO + grpo_weight * GRPO (section 3.4)."""
+"""GroupDPO + grpo_weight * GRPO (sections 4.2 and B.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO without length bias (section 3.2)."""
+"""GRPO without length bias (section 2.1, eq. 1)."""
 
 from __future__ import annotations
 
