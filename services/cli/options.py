@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR, EXIT_RUN_FAILED, EXIT_INTERRUPTED = 1, 3, 130
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 STACK = Path(".run")
+ENGINE = "vllm"
 
 
 class Format(StrEnum):
@@ -34,13 +35,6 @@ class Form(StrEnum):
 
     ROLLOUTS = "rollouts"
     PREFERENCES = "preferences"
-
-
-class Engine(StrEnum):
-    """What generates: vLLM, or the light engine on transformers."""
-
-    VLLM = "vllm"
-    TRANSFORMERS = "transformers"
 
 
 SpecFile = Annotated[Path, typer.Argument(help="run spec in YAML or JSON")]
@@ -58,7 +52,9 @@ Generators = Annotated[int, typer.Option(min=1, help="inference processes of a s
 RewardModel = Annotated[
     Path | None, typer.Option(help="folder of a reward model to serve with the stack, at the port after --port")
 ]
-WhichEngine = Annotated[Engine, typer.Option(help="engine of a stack that is started")]
+Engine = Annotated[
+    str, typer.Option(help="engine of a stack that is started: vllm, or transformers (light, without vLLM)")
+]
 
 
 def api_at(server: str, token: str) -> Api:

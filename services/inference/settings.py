@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from syncline.settings import ServiceSettings
@@ -12,7 +10,7 @@ from syncline.settings import ServiceSettings
 class InferenceSettings(ServiceSettings):
     """One engine a process."""
 
-    engine: Literal["vllm", "transformers"] = "vllm"
-    """Name in services.inference.engines."""
+    engine: str = "vllm"
+    """Name in services.inference.engines; another one ends the start with a list of those that there are."""
     engine_options: dict[str, int | float | str | bool] = Field(default_factory=dict)
     """JSON object of engine options: VllmOptions or TransformersOptions, by field name."""

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=Path(".run"), help="where state, logs and runs lie")
     parser.add_argument("--port", type=int, default=8080, help="port of the REST API on 127.0.0.1")
     parser.add_argument("--generators", type=int, default=1, help="inference processes to start with")
-    parser.add_argument("--engine", choices=["vllm", "transformers"], default="vllm")
+    parser.add_argument("--engine", default="vllm", help="of the inference processes, by its name there")
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="folder of seed models and prompt files")
     parser.add_argument("--reward-model", type=Path, help="folder of a reward model to serve at the port after --port")
     parser.add_argument("--lifeline", action="store_true", help="stop when standard input is closed")

@@ -221,3 +221,10 @@ def test_a_setting_that_is_wrong_is_told(
     assert done.returncode == 1
     assert told in done.stderr
     assert f"{variable}: Input should be a valid" in done.stderr
+
+
+def test_an_engine_that_there_is_not_is_told_with_those_that_there_are(project: Project) -> None:
+    done = project.syncline("up", "--port", str(project.port), "--engine", "abacus")
+    assert done.returncode == 1
+    assert "no engine is called 'abacus'; there are: transformers, vllm" in done.stderr
+    assert project.processes() == []
