@@ -71,6 +71,37 @@ async def test_many_checks_at_once_each_get_their_own_answer(pool: VerifierPool)
     assert [outcome.score for outcome in outcomes] == [float(i % 3 == 0) for i in range(60)]
 
 
+FIRST_OF_ITS_KIND = {
+    "fraction": (r"\frac{17}{35}", r"\frac{34}{70}"),
+    "root": (r"13\sqrt{6}", r"\frac{26\sqrt{6}}{2}"),
+    "polynomial": ("(x+12)(x-9)", r"\frac{2x^2 + 6x - 216}{2}"),
+    "interval": (r"\left[13, 22\right)", r"\left[\frac{26}{2}, 22\right)"),
+    "union": (r"(0,9) \cup (9,36)", r"(9,36) \cup (0,9)"),
+    "matrix": (r"\begin{pmatrix} 14 \\ 5 \end{pmatrix}", r"\begin{pmatrix} 14 \\ \frac{10}{2} \end{pmatrix}"),
+    "sum with pi": (r"15 + 9\pi", r"9\pi + \frac{30}{2}"),
+    "set": (r"\{4, 7\}", r"7, \frac{8}{2}"),
+    "equation": ("y = 3x + 8", "y = 8 + 3x"),
+    "percent": ("30%", r"\frac{3}{10}"),
+}
+
+
+async def test_a_new_worker_has_met_every_kind_of_answer_so_that_the_first_costs_no_more_than_later_ones() -> None:
+    slow = list(FIRST_OF_ITS_KIND)
+    for _ in range(3):  # one quiet moment of a busy machine is enough
+        # given workers that have answered nothing yet, and no more CPU time than quick checks get
+        async with running(cpu_s=0.05) as pool:
+            asked = {
+                kind: pool.ask(Question("math", gold=rf"\boxed{{{gold}}}", answer=rf"\boxed{{{answer}}}"))
+                for kind, (gold, answer) in FIRST_OF_ITS_KIND.items()
+            }
+            outcomes = {kind: replace(await outcome, seconds=0.0) for kind, outcome in asked.items()}
+        # then none of them runs out of it
+        assert all(outcome == RIGHT for outcome in outcomes.values() if outcome.status != "timeout")
+        if not (slow := [kind for kind, outcome in outcomes.items() if outcome.status == "timeout"]):
+            break
+    assert slow == []
+
+
 async def test_more_hostile_answers_than_workers_do_not_use_the_pool_up(pool: VerifierPool) -> None:
     attacks = [asyncio.create_task(outcome_of(pool, gold=str(i), answer=SLOW)) for i in range(2 * WORKERS)]
     honest = [asyncio.create_task(outcome_of(pool, gold=str(i), answer=str(i))) for i in range(20)]

@@ -1,6 +1,6 @@
 """The process that all verifier workers are forked from: `python -m services.reward.verifiers.zygote FD MEMORY_MB`.
 
-It imports every verifier once (the algebra takes 0.5 to 3 seconds) and then forks, so that a killed
+It imports every verifier once and warms it up (the algebra takes 1 to 4 seconds) and then forks, so that a killed
 worker is replaced within milliseconds. It has one thread, holds no connection and no secret of the
 service, and never looks at a completion: only its children do, one at a time, under limits. It is their
 parent, so it alone kills them and tells how they ended: no signal ever hits a process that took over a pid.
@@ -24,20 +24,6 @@ from services.reward.verifiers import limited
 from services.reward.verifiers.wire import BUNCH, END_OF_QUESTIONS, MESSAGE_BYTES, Kind, Question, pack, unpack
 
 _PR_SET_PDEATHSIG = 1
-_WARM_UP = (
-    "1,234",
-    "0.5",
-    r"\frac{1}{2}",
-    r"-3\sqrt{2}",
-    "x^2 - 3x + 2",
-    r"\{1, 2\}",
-    r"[1, 2) \cup (3, \infty)",
-    r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
-    r"2 + 3\pi",
-    r"90^\circ",
-    r"5\text{ cm}",
-    "x = 5",
-)
 _BUNCH_S = 0.01
 """A bunch of outcomes is told when it took longer than this."""
 
@@ -53,9 +39,7 @@ def main() -> None:
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(wake)
-    limited.check(
-        Question("math", gold="1/2", answer="2/4"), cpu_s=60.0
-    )  # builds parsers and patterns that all children then share
+    limited.warm_up()
     gc.collect()
     gc.freeze()
     control.sendall(pack(Kind.READY))
