@@ -28,6 +28,8 @@ class Progress:
     rewards: list[float] = field(default_factory=list)
     evaluations: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     """Rows by set, in the order of their versions."""
+    period: str = ""
+    """The last change of the sync period, in words."""
     warnings: list[str] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)
     """What each generator that loaded something holds."""
@@ -55,6 +57,8 @@ class Progress:
         elif event.type == "evaluation" and data.get("score") is not None:
             rows = {row["version"]: row for row in [*self.evaluations.get(data["name"], []), data]}
             self.evaluations[data["name"]] = [rows[version] for version in sorted(rows)]
+        elif event.type == "period":
+            self.period = period_change(data)
         elif event.type == "warning":
             self.warnings.append(warning(data))
         elif event.type == "fleet" and data.get("event") == "loaded":
@@ -118,6 +122,11 @@ def numbers(progress: Progress) -> list[tuple[str, str]]:
     if progress.eta_s is not None:
         shown.append(("eta", duration(progress.eta_s)))
     return shown
+
+
+def period_change(data: Mapping[str, Any]) -> str:
+    """That somebody changed the sync period."""
+    return f"sync period {data['period']} from step {data['from_step']} on"
 
 
 def warning(problem: Mapping[str, Any]) -> str:

@@ -119,7 +119,7 @@ class RunController:
     # -- attempts ------------------------------------------------------------------------------------
 
     async def _prepare(self) -> Upkeep:
-        spec, context = self._prepared.spec, self._prepared.context
+        spec, context = self.run.spec, self._prepared.context
         encode = await asyncio.to_thread(encoder, Path(spec.model.path))
         source = self._source(encode)
         await asyncio.to_thread(source.payloads, 0, 0)  # the first batch shows a task without a usable prompt
@@ -152,7 +152,7 @@ class RunController:
         )
 
     def _source(self, encode: Encode) -> Source:
-        spec, prepared = self._prepared.spec, self._prepared
+        spec, prepared = self.run.spec, self._prepared
         if prepared.rollouts is not None:
             return RecordedGroups(spec, prepared.rollouts, run_id=self.run.id)
         plan = PromptPlan(spec, prepared.rows, encode=encode, context=prepared.context)
@@ -257,7 +257,7 @@ class RunController:
             await self.pause()
 
     def _on_step(self, report: StepReport) -> None:
-        row = reports.step_row(report)
+        row = reports.step_row(report, sync_period=self.run.spec.schedule().period_at(report.step))
         self.run.record.step = report.step + 1
         reports.add_phase(self.run, "waiting_for_rollouts", report.wait_seconds)
         reports.add_phase(self.run, "updating", report.update_seconds)

@@ -26,7 +26,6 @@ from syncline import runspec
 from syncline.algo.schedule import Period
 from syncline.errors import Conflict, RunFailed, SynclineError
 from syncline.ids import new_run_id
-from syncline.runspec import SyncChange
 from syncline.state import RunEvent, RunState
 
 log = structlog.get_logger()
@@ -96,7 +95,7 @@ class Runs:
         if run.record.rollouts is not None:
             raise Conflict(f"run {run.id} trains on a file of rollouts, which are of one fixed policy: never synced")
         if run.state is RunState.PENDING:
-            run.change_sync((SyncChange(step=run.record.step, period=period),))
+            run.change_period(run.spec.with_period(run.record.step, period))
             return run
         await self._controller_of(run).change_period(period)
         return run

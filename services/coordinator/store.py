@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from services.coordinator.rollout_file import Origin
 from syncline import checkpoints
 from syncline.bell import Bell
-from syncline.errors import FieldProblem, NotFound, StorageError
-from syncline.runspec import RunSpec, SyncChange
+from syncline.errors import FieldProblem, NotFound, StorageError, SynclineError
+from syncline.runspec import RunSpec
 from syncline.state import RunEvent, RunState, transition
 
 log = structlog.get_logger()
@@ -92,14 +92,11 @@ class Run:
         """Write the record. Raises StorageError."""
         self._write("run.json", self.record.model_dump_json(indent=1) + "\n")
 
-    def change_sync(self, changes: tuple[SyncChange, ...]) -> None:
-        """Record later sync periods in the spec, so that a resumed run follows the same schedule."""
-        sync = self.spec.sync.model_copy(update={"changes": changes})
-        self.record.spec = self.spec.model_copy(update={"sync": sync})
+    def change_period(self, spec: RunSpec) -> None:
+        """Record what `RunSpec.with_period` made of the spec, so that a resumed run follows the same schedule."""
+        self.record.spec = spec
         self.save()
-        self.emit(
-            "message", {"text": f"sync period {changes[-1].period} from the window at or after {changes[-1].step}"}
-        )
+        self.emit("period", {"from_step": spec.schedule().last_start, "period": spec.sync.changes[-1].period})
 
     def apply(self, event: RunEvent, reason: str = "") -> None:
         """Move the state machine, save, and tell followers.
@@ -223,7 +220,7 @@ def _read_record(path: Path) -> RunRecord | None:
     """The record of a run; None, and a word in the log, for one that cannot be read: the others must be served."""
     try:
         return RunRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+    except (OSError, ValidationError, SynclineError) as error:  # the spec in it checks itself, and raises InvalidSpec
         log.error("run_record_unreadable", path=str(path), error=str(error), do="mend the file or move its folder away")
         return None
 

@@ -22,6 +22,7 @@ class Prepared:
     """A spec whose paths are absolute, with the rows of its files."""
 
     spec: RunSpec
+    """As it was when it was checked; a run that waits for its turn can get another sync period in the meantime."""
     context: int
     """Context length of the model in tokens."""
     rows: Mapping[str, Sequence[Row]]

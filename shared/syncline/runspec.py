@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from syncline.algo.schedule import Change, Schedule
+from syncline.algo.schedule import Change, Period, Schedule
 from syncline.algorithmspec import GRPO, AlgorithmSpec
-from syncline.errors import FieldProblem, InvalidSpec
+from syncline.errors import Conflict, FieldProblem, InvalidSpec
 from syncline.rewardspec import JudgeReward, MathReward, Name, Part, RewardSpec
 from syncline.spec_problems import problems_of
 
@@ -75,7 +75,7 @@ class Sync(Part):
     lag: Literal[0, 1] = 0
     """Whole windows the generators may be behind; 1 overlaps generation and training fully."""
     changes: tuple[SyncChange, ...] = ()
-    """Later periods, in order of their steps; PATCH on a live run appends here."""
+    """Later periods, in order of their steps; PATCH on a run appends here."""
 
 
 class Generation(Part):
@@ -235,15 +235,31 @@ class RunSpec(Part):
             *((f"sync.changes.{index}.period", change.period) for index, change in enumerate(self.sync.changes)),
         ]
         for field, period in periods:
-            if period != "never" and period > self.steps:
-                problem = f"{period} is more than the run's {self.steps} steps, so the generators would never be synced"
-                yield FieldProblem(field, problem, f"at most {self.steps}, or never")
+            yield from self._period_problems(field, period)
         changes = [change.step for change in self.sync.changes]
         if changes != sorted(changes):
             yield FieldProblem("sync.changes", "steps are out of order", "changes in the order of their steps")
+        else:
+            yield from self._changes_without_a_window()
         if self.rollouts.source is not None and (self.sync.period != "never" or self.sync.changes):
             problem = "rollouts from a file are of one fixed policy, which never gets the learner's weights"
             yield FieldProblem("sync.period", problem, "never")
+
+    def _changes_without_a_window(self) -> Iterator[FieldProblem]:
+        changes = self.sync.changes
+        for index, change in enumerate(changes):
+            until_then = self.sync.model_copy(update={"changes": changes[: index + 1]})
+            start = self.model_copy(update={"sync": until_then}).schedule().last_start
+            if start >= self.steps:
+                problem = (
+                    f"the next window after step {change.step} begins at {start}, and the run ends after {self.steps}"
+                )
+                yield FieldProblem(f"sync.changes.{index}.step", problem, "a step before the start of the last window")
+
+    def _period_problems(self, field: str, period: Period) -> Iterator[FieldProblem]:
+        if period != "never" and period > self.steps:
+            problem = f"{period} is more than the run's {self.steps} steps, so the generators would never be synced"
+            yield FieldProblem(field, problem, f"at most {self.steps}, or never")
 
     def _best_problems(self) -> Iterator[FieldProblem]:
         best, sets = self.checkpoints.best, {evaluation.name: evaluation for evaluation in self.evaluation}
@@ -280,6 +296,23 @@ class RunSpec(Part):
         """The sync schedule of this run."""
         changes = tuple(Change(change.step, change.period) for change in self.sync.changes)
         return Schedule(period=self.sync.period, lag=self.sync.lag, steps=self.steps, changes=changes)
+
+    def with_period(self, step: int, period: Period) -> RunSpec:
+        """The same run with another sync period from the first window at or after `step`; what was said of earlier
+        windows stays.
+
+        Raises InvalidSpec for a period that does not fit the run, and Conflict when no window is left to change.
+        """
+        if problems := list(self._period_problems("sync.period", period)):
+            raise InvalidSpec(problems)
+        earlier = tuple(change for change in self.sync.changes if change.step < step)
+        sync = self.sync.model_copy(update={"changes": (*earlier, SyncChange(step=step, period=period))})
+        changed = self.model_copy(update={"sync": sync})
+        if (start := changed.schedule().last_start) >= self.steps:
+            raise Conflict(
+                f"the next window that is still open would begin at step {start}, and the run ends after {self.steps}"
+            )
+        return parse_json(changed.model_dump_json())
 
     def max_tokens_of(self, part: Task | Evaluation) -> int:
         """Token budget of a completion for a task or an evaluation set."""

@@ -216,6 +216,57 @@ async def _events(api: httpx.AsyncClient, run_id: str, *, last_event_id: str = "
     return events
 
 
+async def test_a_period_that_does_not_fit_a_waiting_run_is_refused_and_a_new_coordinator_reads_the_record(
+    project: Path, redis: Redis
+) -> None:
+    async with serving(project, redis) as (api, runs):
+        path = f"/v1/runs/{(await api.post('/v1/runs', json=spec())).json()['id']}"
+        refused = await api.patch(path, json={"sync": {"period": 1000}})
+        assert refused.status_code == 422
+        (error,) = refused.json()["errors"]
+        assert error["path"] == "sync.period"
+        assert error["problem"].startswith("1000 is more than the run's 4 steps")
+        for period in (3, "never", 1):  # the last word holds
+            assert (await api.patch(path, json={"sync": {"period": period}})).status_code == 200
+        sync = (await api.get(path)).json()["spec"]["sync"]
+        assert sync["changes"] == [{"step": 0, "period": 1}]
+        (again,) = RunStore(runs.store.root).all()
+        assert again.spec.sync.model_dump(mode="json") == sync
+
+
+async def test_changing_a_resumed_run_that_waits_keeps_the_schedule_that_it_was_trained_on(
+    project: Path, redis: Redis
+) -> None:
+    async with serving(project, redis) as (api, runs):
+        created = await api.post("/v1/runs", json=spec(steps=60, sync={"period": 10}))
+        run = runs.store.get(created.json()["id"])
+        path = f"/v1/runs/{run.id}"
+        # Given a run that was changed at step 10, cancelled after step 33 and resumed
+        run.change_period(run.spec.with_period(10, 2))
+        run.record.step = 34
+        await api.post(f"{path}:cancel")
+        await api.post(f"{path}:resume")
+        before = run.spec.schedule()
+        assert (await api.patch(path, json={"sync": {"period": 5}})).status_code == 200
+        after = run.spec.schedule()
+        assert [after.version_for_step(step) for step in range(34)] == [before.version_for_step(s) for s in range(34)]
+        assert [after.period_at(step) for step in (0, 10, 33, 34)] == [10, 2, 2, 5]
+        events = (await api.get(f"{path}/events")).json()["events"]
+        told = [event["data"] for event in events if event["type"] == "period"]
+        assert told == [{"from_step": 10, "period": 2}, {"from_step": 34, "period": 5}]
+
+
+async def test_a_change_that_no_window_is_left_for_is_refused(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs):
+        created = await api.post("/v1/runs", json=spec(steps=60, sync={"period": 50}))
+        run = runs.store.get(created.json()["id"])
+        run.record.step = 51
+        refused = await api.patch(f"/v1/runs/{run.id}", json={"sync": {"period": 5}})
+        assert refused.status_code == 409
+        assert "would begin at step 100, and the run ends after 60" in refused.json()["detail"]
+        assert run.spec.sync.changes == ()
+
+
 async def test_without_asking_for_a_stream_the_events_come_as_pages(api: httpx.AsyncClient) -> None:
     run = (await api.post("/v1/runs", json=spec())).json()
     for _ in range(2):

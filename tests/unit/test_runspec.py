@@ -56,7 +56,12 @@ def test_a_spec_survives_the_trip_as_json() -> None:
         ("sync.period", 0, "sync.period: 0 is out of range; allowed: >= 1 or 'never'"),
         ("sync.period", "sometimes", "sync.period: 'sometimes'"),
         ("sync.period", 11, "sync.period: 11 is more than the run's 10 steps"),
-        ("sync.changes", [{"step": 4, "period": 11}], "sync.changes.0.period: 11 is more than the run's 10 steps"),
+        (
+            "sync",
+            {"period": 2, "changes": [{"step": 4, "period": 11}]},
+            "sync.changes.0.period: 11 is more than the run's 10 steps",
+        ),
+        ("sync.changes", [{"step": 9, "period": 1}], "sync.changes.0.step: the next window after step 9 begins at 10"),
         ("rollouts", {"from": "rollouts.jsonl"}, "sync.period: rollouts from a file are of one fixed policy"),
         ("checkpoints.best", {"evaluation": "chat"}, "checkpoints.best.evaluation: there is no evaluation set 'chat'"),
         ("sync.lag", 2, "sync.lag: 2 is not known; allowed: 0 or 1"),

@@ -148,6 +148,8 @@ export function sentence(type, data) {
       return `${data.before ? `${data.before} to ${data.state}` : data.state}${data.reason ? `: ${data.reason}` : ""}`;
     case "checkpoint":
       return `version ${data.version} is published, manifest ${String(data.digest).slice(0, 12)}`;
+    case "period":
+      return `sync period ${data.period} from step ${data.from_step} on`;
     case "sync":
       return `generators are told to serve version ${data.version}; the learner is at step ${data.step}`;
     case "fleet":
