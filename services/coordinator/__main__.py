@@ -15,7 +15,7 @@ from services.coordinator.fleet import Fleet
 from services.coordinator.pods import Picture
 from services.coordinator.rest import RestServer
 from services.coordinator.runs import Runs
-from services.coordinator.scaling import FileScale, NoScale, Scale
+from services.coordinator.scaling import Autoscaled, FileScale, NoScale, Scale
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from services.coordinator.takeover import take_over
@@ -63,7 +63,10 @@ async def _cluster(
             selector=settings.kubernetes_selector,
             gone=lambda pod: take_over(redis, pod),
         )
-        yield (kubernetes.StatefulSetScale(api, namespace, name) if name else NoScale()), {"pods": watch.run}
+        scale: Scale = kubernetes.StatefulSetScale(api, namespace, name) if name else NoScale()
+        if settings.kubernetes_autoscaler:
+            scale = Autoscaled(scale, autoscaler=settings.kubernetes_autoscaler)
+        yield scale, {"pods": watch.run}
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.coordinator.pods import Picture, Pod
+from syncline import wanted
 from syncline.errors import SynclineError, Unavailable
 from syncline.membership import Member, Role, members
 from syncline.rpc import Client
@@ -47,6 +48,7 @@ class Fleet:
         self.load_deadline_s = load_deadline_s
         self._poll_s = poll_s
         self._wanted: CheckpointHandle | None = None
+        self._decided = False
         self._followers: dict[str, _Follower] = {}
         self.on_load: Callable[[Load], None] = lambda load: None
         """Called after each successful load."""
@@ -58,6 +60,7 @@ class Fleet:
 
     def want(self, handle: CheckpointHandle | None) -> None:
         """Every generator should hold `handle` from now on; None lets them be."""
+        self._decided = True
         if handle != self._wanted:
             self._wanted = handle
             for follower in self._followers.values():
@@ -66,6 +69,11 @@ class Fleet:
     @property
     def wanted(self) -> CheckpointHandle | None:
         return self._wanted
+
+    @property
+    def generators(self) -> list[Member]:
+        """Live generators, less those that are leaving: they finish what they have, and take nothing new."""
+        return [member for member in self.roles["inference"] if member.status.get("phase") != "draining"]
 
     def holders(self, handle: CheckpointHandle) -> list[str]:
         """Generators that hold exactly these weights."""
@@ -90,6 +98,7 @@ class Fleet:
             while True:
                 with suppress(RedisError, *CONNECTION_ERRORS):  # Redis away: keep the last picture, it comes back
                     await self._look()
+                    await self._announce()
                 await asyncio.sleep(self._poll_s)
         finally:
             await asyncio.gather(*(follower.stop() for follower in self._followers.values()), return_exceptions=True)
@@ -97,7 +106,7 @@ class Fleet:
     async def _look(self) -> None:
         for role in self.roles:
             self.roles[role] = await members(self._redis, role)
-        present = {member.id: member for member in self.roles["inference"]}
+        present = {member.id: member for member in self.generators}
         for name in [name for name in self._followers if name not in present]:
             log.info("generator_gone", generator=name)
             await self._followers.pop(name).stop()
@@ -111,6 +120,15 @@ class Fleet:
                 self._followers[name] = _Follower(self, member)
             else:
                 follower.observe(member)
+
+    async def _announce(self) -> None:
+        """Tell generators that nobody has reached yet whether a version is wanted.
+
+        Every time, as Redis may forget; and not before somebody has said it: a coordinator that starts anew in mid-run
+        must not call off what its runs still want.
+        """
+        if self._decided:
+            await wanted.announce(self._redis, self._wanted)
 
 
 class _Follower:

@@ -131,6 +131,7 @@ class Runs:
             self._queued.clear()
             waiting = [run for run in self.store.all() if not run.state.terminal]
             if not waiting:
+                self._fleet.want(None)
                 await self._queued.wait()
                 continue
             await self._drive(waiting[0])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, model_validator
 
+from syncline import addresses
 from syncline.settings import ServiceSettings
 
 
@@ -29,6 +30,8 @@ class CoordinatorSettings(ServiceSettings):
     """Labels of the pods of this release; empty is every pod of the namespace."""
     kubernetes_statefulset: str = ""
     """StatefulSet of the generators, which `PATCH /v1/fleet` scales."""
+    kubernetes_autoscaler: str = ""
+    """Kind and name of what chooses its number; `PATCH /v1/fleet` then refuses. Empty: nothing else does."""
     kubeconfig: Path | None = None
     """How to reach the cluster from outside; empty takes the pod's own service account."""
     generators_file: Path | None = None
@@ -36,11 +39,11 @@ class CoordinatorSettings(ServiceSettings):
 
     @property
     def rest_host(self) -> str:
-        return self.rest_bind.rpartition(":")[0].strip("[]")
+        return addresses.listening(self.rest_bind)[0]
 
     @property
     def rest_port(self) -> int:
-        return int(self.rest_bind.rpartition(":")[2])
+        return addresses.listening(self.rest_bind)[1]
 
     @model_validator(mode="after")
     def _open_only_with_a_token(self) -> CoordinatorSettings:

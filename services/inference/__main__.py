@@ -14,7 +14,7 @@ from services.inference.generator import Generator
 from services.inference.servicer import InferenceServicer
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
-from syncline import rpc, streams, telemetry
+from syncline import rpc, streams, telemetry, wanted
 from syncline.errors import SynclineError
 from syncline.ids import new_member_id
 from syncline.lifecycle import run_service
@@ -50,10 +50,10 @@ async def serve(settings: InferenceSettings) -> int:
 
     async def ready() -> None:
         await streams.ping(redis)
-        await generator.check()
+        await generator.check(wanted=await wanted.announced(redis))
 
     async def drain() -> None:
-        await worker.drain()
+        await worker.drain(finish_s=settings.finish_s)
 
     async def close() -> None:
         await generator.close()

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -18,7 +19,7 @@ from services.inference.engine import Completion, Engine, GroupRequest
 from services.inference.text import Decoder
 from syncline import checkpoints
 from syncline.bell import Bell
-from syncline.errors import Conflict, EngineDead, ProbeMismatch, SynclineError
+from syncline.errors import Conflict, EngineDead, ProbeMismatch, SynclineError, Unavailable
 from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
 
 log = structlog.get_logger()
@@ -86,7 +87,7 @@ class Generator:
             if self.held == wanted:
                 return LoadTimes()
             started = time.monotonic()
-            folder = await asyncio.to_thread(checkpoints.stage, handle)
+            folder = await self._stage(handle)
             staged = time.monotonic()
             self._set_phase("loading", swapping=True)
             try:
@@ -109,6 +110,18 @@ class Generator:
             times = LoadTimes(staged - started, drained - staged, time.monotonic() - drained, probe_error)
             log.info("checkpoint_loaded", version=handle.version, swap_s=times.swap_seconds, probe_error=probe_error)
             return times
+
+    async def _stage(self, handle: CheckpointHandle) -> Path:
+        """The verified folder. On a failure everything is as it was before, but for `error`."""
+        before = self.phase
+        if self.held is None:
+            self._set_phase("loading", swapping=False)
+        try:
+            return await asyncio.to_thread(checkpoints.stage, handle)
+        except SynclineError as error:
+            self.error = error.message
+            self._set_phase(before, swapping=False)
+            raise
 
     async def generate(self, held: Held, request: GroupRequest) -> tuple[tuple[Completion, str], ...]:
         """Completions with their texts, all sampled by `held`. Raises Conflict when another version is held."""
@@ -134,12 +147,15 @@ class Generator:
         """Start no more groups."""
         self._set_phase("draining", swapping=False)
 
-    async def check(self) -> None:
-        """Raise unless the generator could serve: idle, or an engine that answers with a proven version."""
+    async def check(self, *, wanted: str = "") -> None:
+        """Raise unless the engine answers with a proven version; without one, unless none is `wanted` (in words)."""
+        because = f": {self.error}" if self.error else ""
         if self.phase in ("failed", "loading", "draining"):
-            raise EngineDead(f"the generator is {self.phase}" + (f": {self.error}" if self.error else ""))
+            raise EngineDead(f"the generator is {self.phase}{because}")
         if self.held is not None:
             await self.engine.check()
+        elif wanted:
+            raise Unavailable(f"{wanted} is wanted, and the generator holds no version yet{because}")
 
     async def close(self) -> None:
         await self.engine.close()

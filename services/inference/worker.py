@@ -58,9 +58,14 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*self._intakes, *self._groups, return_exceptions=True)
 
-    async def drain(self) -> int:
-        """Stop taking work and hand back what is not finished; returns how many groups that were."""
+    async def drain(self, *, finish_s: float = 0.0) -> int:
+        """Take no more work, finish for `finish_s` what is in the engine, under its leases, and hand back the rest.
+
+        Returns how many groups were handed back.
+        """
         await self._generator.drain()
+        if self._groups and finish_s > 0:
+            await asyncio.wait(self._groups, timeout=finish_s)
         groups = list(self._groups)
         for task in groups:
             task.cancel()

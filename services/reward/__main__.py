@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 
 import structlog
 
@@ -68,7 +69,7 @@ async def serve(settings: RewardSettings) -> int:
         server=server,
         workers={"verifier": pool.run, "stream": score_stream, "registration": registration.run},
         ready=ready,
-        drain=worker.drain,
+        drain=partial(worker.drain, finish_s=settings.finish_s),
         close=close,
         grace_s=settings.grace_s,
     )

@@ -79,6 +79,7 @@ class RewardWorker:
         self._waiting_since = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
+        self._finish_s = 0.0
         self._stopped = asyncio.Event()
         self._stopped.set()
 
@@ -88,17 +89,19 @@ class RewardWorker:
         try:
             async with self._consumer.leased(self._held):
                 while not self._stop.is_set():
-                    for entry in await self._take():
-                        self._held[entry.id] = entry
-                        task = asyncio.create_task(self._work(entry))
-                        self._tasks.add(task)
-                        task.add_done_callback(self._tasks.discard)
+                    entries = await self._take()
+                    if self._stop.is_set():  # the read was under way
+                        await self._give_back(entries)
+                    else:
+                        self._start(entries)
+                await self._finish()
         finally:
             await self._hand_back()
             self._stopped.set()
 
-    async def drain(self) -> None:
-        """Stop taking groups and hand back what is not finished."""
+    async def drain(self, *, finish_s: float = 0.0) -> None:
+        """Take no more groups, finish for `finish_s` what is in work, under its leases, and hand back the rest."""
+        self._finish_s = finish_s
         self._stop.set()
         await self._stopped.wait()
 
@@ -127,6 +130,19 @@ class RewardWorker:
         return await self._insist(
             lambda: self._consumer.take(self._groups_in_flight - working, wait_s=_POLL_S), otherwise=[]
         )
+
+    def _start(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._held[entry.id] = entry
+            task = asyncio.create_task(self._work(entry))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self) -> None:
+        """Groups in work may still be scored; those that wait for a reward that is down may wait elsewhere."""
+        deadline = time.monotonic() + self._finish_s
+        while len(self._tasks) > len(self._waiting) and (left_s := deadline - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=min(left_s, _POLL_S), return_when=asyncio.FIRST_COMPLETED)
 
     async def _work(self, entry: Entry) -> None:
         try:
@@ -216,13 +232,16 @@ class RewardWorker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not unfinished:
+        await self._give_back(unfinished)
+
+    async def _give_back(self, entries: Sequence[Entry]) -> None:
+        if not entries:
             return
         try:
             async with asyncio.timeout(_HAND_BACK_S):
-                log.info("handed_back", groups=await self._consumer.hand_back(unfinished))
+                log.info("handed_back", groups=await self._consumer.hand_back(entries))
         except (RedisError, TimeoutError, *CONNECTION_ERRORS) as error:
-            log.warning("not_handed_back", groups=len(unfinished), error=str(error))  # their leases run out
+            log.warning("not_handed_back", groups=len(entries), error=str(error))  # their leases run out
 
     def _count(self, result: str) -> None:
         self.groups[result] += 1

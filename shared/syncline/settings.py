@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from syncline import addresses
+
+_HAND_BACK_S = 5.0
 
 
 class ServiceSettings(BaseSettings):
@@ -44,6 +48,16 @@ class ServiceSettings(BaseSettings):
     """Folder that seed models come from."""
     data_root: Path = Path("data")
     """Folder that prompt files come from."""
+
+    @field_validator("advertise")
+    @classmethod
+    def _dialled(cls, address: str) -> str:
+        return addresses.bracketed(address)
+
+    @property
+    def finish_s(self) -> float:
+        """Seconds of the grace in which work under way is finished; in the last five what is left is handed back."""
+        return max(0.0, self.grace_s - _HAND_BACK_S)
 
     def hostname(self) -> str:
         return socket.gethostname()

@@ -58,7 +58,7 @@ async def get_fleet(request: Request) -> dict[str, Any]:
 async def change_fleet(request: Request, change: FleetChange) -> dict[str, Any]:
     """In the middle of a run too: joiners get the current weights, and leavers hand their work back.
 
-    409 where nobody can be asked: generators that were started by hand.
+    409 where nobody can be asked: generators that were started by hand, or that an autoscaler counts.
     """
     await scale_of(request).change(change.replicas)
     return await get_fleet(request)
