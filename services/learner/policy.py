@@ -34,7 +34,9 @@ _SAME_SCORE = {torch.float32: 1e-3, torch.bfloat16: 0.35}
 class Policy:
     """A model that computes in `dtype` on `device`."""
 
-    def __init__(self, model: Any, *, dtype: torch.dtype, device: torch.device, ranks: Ranks) -> None:
+    def __init__(self, model: Any, *, folder: Path, dtype: torch.dtype, device: torch.device, ranks: Ranks) -> None:
+        self.folder = folder
+        """What it was loaded from: its tokenizer and configuration are those of every version."""
         self.model = model.to(device) if ranks.size == 1 else model
         self.dtype = dtype
         self.device = device
@@ -60,7 +62,7 @@ class Policy:
         model = ranks.together(lambda: load_model(folder))
         if recompute:
             recompute_activations(model, copied=ranks.size == 1 and dtype != torch.float32)
-        policy = cls(model, dtype=dtype, device=device, ranks=ranks)
+        policy = cls(model, folder=folder, dtype=dtype, device=device, ranks=ranks)
         policy._check_scores(folder)
         return policy
 
@@ -71,7 +73,7 @@ class Policy:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
             parameter.data = parameter.data.to(dtype)
-        return cls(model, dtype=dtype, device=device, ranks=ranks)
+        return cls(model, folder=folder, dtype=dtype, device=device, ranks=ranks)
 
     @property
     def vocabulary(self) -> int:

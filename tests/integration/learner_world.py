@@ -17,9 +17,10 @@ from safetensors import safe_open
 from services.learner.learner import Learner
 from services.learner.servicer import LearnerServicer
 from services.learner.settings import LearnerSettings
-from syncline import checkpoints, keys, runspec
+from syncline import keys, published, runspec
 from syncline.rpc import Client, Server
 from syncline.runspec import RunSpec
+from syncline.storage import FolderStorage
 from syncline.streams import Streams
 from syncline.v1.learner_service_pb2 import DESCRIPTOR, StepReport, TrainRequest, TrainResponse
 from syncline.v1.learner_service_pb2_grpc import LearnerServiceStub, add_LearnerServiceServicer_to_server
@@ -194,11 +195,11 @@ def steps_of(events: Iterable[TrainResponse]) -> list[StepReport]:
 
 
 def versions_on_disk(world: World) -> list[int]:
-    return checkpoints.published(world.run_dir)
+    return published.versions(FolderStorage(world.run_dir))
 
 
 def version_file(world: World, version: int) -> Path:
-    return checkpoints.version_folder(world.run_dir, version) / "model.safetensors"
+    return world.run_dir / published.name_of(version) / "model.safetensors"
 
 
 def weights(world: World, version: int) -> bytes:
