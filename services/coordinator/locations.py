@@ -85,9 +85,9 @@ def resolve(text: str, root: Path, *, field: str) -> Path:
 def permitted(url: str, prefixes: tuple[str, ...]) -> bool:
     """Whether `url` is one of the prefixes or lies below it, whole names compared: s3://b/x is not below s3://b/xy."""
     scheme, _, path = url.partition("://")
-    parts = path.partition("@")[0].split("/") if scheme == "hf" else path.split("/")
-    if any(part in (".", "..") for part in parts):
+    if any(part in (".", "..") for part in path.split("/")):
         return False
+    parts = (path.partition("@")[0] if scheme == "hf" else path).split("/")
     for prefix in prefixes:
         allowed_scheme, _, allowed = prefix.partition("://")
         names = [name for name in allowed.split("/") if name]

@@ -109,7 +109,7 @@ class Objects:
 
 def split(url: str) -> tuple[str, str]:
     """Bucket and key (or prefix) of an s3:// URL. Raises StoreRefused for what is none."""
-    bucket, _, key = url.removeprefix(SCHEME).strip("/").partition("/")
+    bucket, _, key = url.removeprefix(SCHEME).rstrip("/").partition("/")
     if not url.startswith(SCHEME) or not bucket or any(part in ("", ".", "..") for part in key.split("/") if key):
         raise StoreRefused(f"{url!r} is no URL of an object; write s3://bucket/prefix")
     return bucket, key
@@ -159,7 +159,12 @@ def _told(url: str, right: str) -> Iterator[None]:
             f"{url}: there are no credentials ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the "
             "service account a role"
         ) from error
-    except (exceptions.HTTPClientError, RetriesExceededError) as error:
+    except (
+        exceptions.ConnectionError,
+        exceptions.HTTPClientError,
+        exceptions.IncompleteReadError,
+        RetriesExceededError,
+    ) as error:
         raise StoreUnreachable(
             f"{url}: the object store does not answer after {_ATTEMPTS} attempts ({error}); is AWS_ENDPOINT_URL_S3 "
             "right, and may this machine reach it?"

@@ -123,10 +123,12 @@ class World:
     learner: Learner
     stub: LearnerServiceStub
     run_dir: Path
+    uri: str = ""
+    """The run's storage, where it is not `run_dir`."""
     events: list[TrainResponse] = field(default_factory=list)
 
     def request(self, spec: RunSpec, *, run_id: str = RUN) -> TrainRequest:
-        return TrainRequest(run_id=run_id, spec_json=spec.model_dump_json(), run_dir=str(self.run_dir))
+        return TrainRequest(run_id=run_id, spec_json=spec.model_dump_json(), run_dir=self.uri or str(self.run_dir))
 
     async def add(self, groups: Iterable[ScoredGroup]) -> None:
         """Put groups on the learner's stream, as the reward service does."""
@@ -158,7 +160,7 @@ class World:
 
 
 @asynccontextmanager
-async def learner_world(redis: Redis, run_dir: Path, **settings: Any) -> AsyncIterator[World]:
+async def learner_world(redis: Redis, run_dir: Path, *, uri: str = "", **settings: Any) -> AsyncIterator[World]:
     """A fresh learner on a unix socket, with a run folder of its own and an empty Redis."""
     await redis.flushall()
     learner = Learner(LearnerSettings(lease_s=5.0, device="cpu", **settings), redis=redis, id="learner-test")
@@ -172,7 +174,7 @@ async def learner_world(redis: Redis, run_dir: Path, **settings: Any) -> AsyncIt
         await server.start()
         client = Client(server.address, peer="learner-test")
         try:
-            yield World(redis, learner, client.stub(LearnerServiceStub), run_dir)
+            yield World(redis, learner, client.stub(LearnerServiceStub), run_dir, uri)
         finally:
             await learner.drain()
             await client.close()
