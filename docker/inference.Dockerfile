@@ -26,7 +26,8 @@ ARG INSTALL_OPTIONS=""
 RUN sed '/^# The rest/,$d' docker/requirements-cpu.lock > vllm.lock \
     && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --no-deps \
         --extra-index-url https://download.pytorch.org/whl/cpu --requirement vllm.lock \
-    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --constraint docker/requirements-cpu.lock .
+    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --constraint docker/requirements-cpu.lock \
+        . boto3
 
 FROM project AS packages-gpu
 ARG INSTALL_OPTIONS=""

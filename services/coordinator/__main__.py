@@ -20,15 +20,17 @@ from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from services.coordinator.takeover import take_over
 from syncline import streams, telemetry
+from syncline.cache import Cache
 from syncline.errors import SynclineError
 from syncline.lifecycle import Worker, run_service
 from syncline.settings import load
+from syncline.storage import storage_at
 
 
 async def serve(settings: CoordinatorSettings) -> int:
     redis = streams.connect(settings.redis_url.get_secret_value())
     fleet = Fleet(redis, load_deadline_s=settings.load_deadline_s)
-    runs = Runs(RunStore(settings.run_root), redis=redis, fleet=fleet, settings=settings)
+    runs = Runs(open_store(settings), redis=redis, fleet=fleet, settings=settings)
     async with _cluster(settings, redis, fleet.cluster) as (scale, watch):
         token = settings.token.get_secret_value()
         app = create_app(runs_=runs, fleet_=fleet, redis=redis, token=token, scale=scale)
@@ -42,6 +44,16 @@ async def serve(settings: CoordinatorSettings) -> int:
             close=redis.aclose,
             grace_s=settings.grace_s,
         )
+
+
+def open_store(settings: CoordinatorSettings) -> RunStore:
+    """The runs on this coordinator's disk; what they share with other services is there, too, or in an object store."""
+    if not settings.checkpoint_store:
+        return RunStore(settings.run_root)
+    cache = Cache(settings.cache_root)
+    return RunStore(
+        settings.run_root, storage_of=lambda run_id: storage_at(f"{settings.checkpoint_store}/{run_id}", cache=cache)
+    )
 
 
 @asynccontextmanager

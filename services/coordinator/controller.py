@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
 from redis.asyncio import Redis
@@ -120,7 +119,7 @@ class RunController:
 
     async def _prepare(self) -> Upkeep:
         spec, context = self.run.spec, self._prepared.context
-        encode = await asyncio.to_thread(encoder, Path(spec.model.path))
+        encode = await asyncio.to_thread(encoder, self._prepared.seed.folder)
         source = self._source(encode)
         await asyncio.to_thread(source.payloads, 0, 0)  # the first batch shows a task without a usable prompt
         self.run.record.skipped_prompts = source.too_long
@@ -182,7 +181,7 @@ class RunController:
         request = TrainRequest(
             run_id=self.run.id,
             spec_json=self.run.spec.model_dump_json(),
-            run_dir=str(self.run.folder.resolve()),
+            run_dir=self.run.storage.uri,
             reported=len(self.run.series["steps"]),
         )
         self._fleet.on_load = upkeep.loaded
@@ -244,7 +243,7 @@ class RunController:
         for report in loaded.missed:
             self._on_step(report)
         self.run.record.published = sorted(h.version for h in loaded.published if h.version <= loaded.first_step)
-        update_standings(self.run)  # before any step: the learner deletes by them
+        await update_standings(self.run)  # before any step: the learner deletes by them
         try:
             await upkeep.begin(loaded.first_step, loaded.published)
         except (RedisError, *CONNECTION_ERRORS) as error:

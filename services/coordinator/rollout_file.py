@@ -84,8 +84,10 @@ class RolloutFile:
             ) from error
 
 
-def open_rollouts(path: Path, spec: RunSpec, reader: Reader) -> RolloutFile:
+def open_rollouts(path: Path, spec: RunSpec, reader: Reader, *, origin: str = "") -> RolloutFile:
     """Check every row of a .jsonl or .jsonl.gz file against the spec and the model.
+
+    `origin` is where the file comes from, if it is a copy.
 
     The proof that tokens fit the tokenizer is that they read as the recorded text: it holds for files from anywhere,
     and costs about a second for each million tokens. Raises InvalidSpec with the line and the reason.
@@ -107,7 +109,8 @@ def open_rollouts(path: Path, spec: RunSpec, reader: Reader) -> RolloutFile:
         offset += len(line)
     _enough(path, spec, rows, too_long)
     groups = {name: len(spans) for name, spans in rows.items()}
-    return RolloutFile(file, origin=Origin(path=str(path), sha256=digest, groups=groups), rows=rows, too_long=too_long)
+    found = Origin(path=origin or str(path), sha256=digest, groups=groups)
+    return RolloutFile(file, origin=found, rows=rows, too_long=too_long)
 
 
 def _open(path: Path) -> tuple[BinaryIO, str]:

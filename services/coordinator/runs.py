@@ -21,9 +21,10 @@ from services.coordinator.reward_check import check_rewards
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Run, RunStore
 from services.coordinator.submission import Prepared, prepare
-from services.coordinator.summary import checkpoint_folder, write_summary
+from services.coordinator.summary import checkpoint_place, write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
+from syncline.cache import Cache
 from syncline.errors import Conflict, RunFailed, SynclineError
 from syncline.ids import new_run_id
 from syncline.state import RunEvent, RunState
@@ -39,6 +40,7 @@ class Runs:
         self._redis = redis
         self._fleet = fleet
         self._settings = settings
+        self._cache = Cache(settings.cache_root)
         self._prepared: dict[str, Prepared] = {}
         self._active: tuple[Run, asyncio.Task[None]] | None = None
         self._controller: RunController | None = None
@@ -157,7 +159,9 @@ class Runs:
 
     async def _drive_prepared(self, run: Run) -> None:
         try:
-            prepared = self._prepared.get(run.id) or await self._prepare(run.spec)
+            prepared = self._prepared.get(run.id)
+            if prepared is None or not prepared.seed.folder.is_dir():  # a copy may have gone while the run waited
+                prepared = await self._prepare(run.spec)
             if prepared.rollouts is not None and prepared.rollouts.origin != run.record.rollouts:
                 raise RunFailed(f"{prepared.rollouts.origin.path} is not the file that was submitted; submit a new run")
         except SynclineError as error:  # the files may have changed since the submission
@@ -174,8 +178,9 @@ class Runs:
             prepare,
             spec,
             self._settings,
+            cache=self._cache,
             rewards=offered,
-            find_checkpoint=lambda run_id, which: checkpoint_folder(self.store.get(run_id), which),
+            find_checkpoint=lambda run_id, which: checkpoint_place(self.store.get(run_id), which),
         )
         await check_rewards(spec, live)
         return prepared

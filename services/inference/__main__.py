@@ -15,6 +15,7 @@ from services.inference.servicer import InferenceServicer
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
 from syncline import rpc, streams, telemetry, wanted
+from syncline.cache import Cache
 from syncline.errors import SynclineError
 from syncline.ids import new_member_id
 from syncline.lifecycle import run_service
@@ -28,7 +29,8 @@ async def serve(settings: InferenceSettings) -> int:
     member_id = settings.member_id or new_member_id("inference")
     structlog.contextvars.bind_contextvars(member=member_id)
     redis = streams.connect(settings.redis_url.get_secret_value())
-    generator = Generator(create_engine(settings.engine, settings.engine_options))
+    engine = create_engine(settings.engine, settings.engine_options)
+    generator = Generator(engine, cache=Cache(settings.cache_root))
     worker = Worker(generator, redis, member_id=member_id, lease_s=settings.lease_s)
     server = rpc.Server(settings.bind, advertise=settings.advertise)
     server.add(

@@ -17,8 +17,9 @@ import structlog
 
 from services.inference.engine import Completion, Engine, GroupRequest
 from services.inference.text import Decoder
-from syncline import checkpoints
+from syncline import published
 from syncline.bell import Bell
+from syncline.cache import Cache
 from syncline.errors import Conflict, EngineDead, ProbeMismatch, SynclineError, Unavailable
 from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
 
@@ -48,8 +49,10 @@ class LoadTimes:
 class Generator:
     """Owns the engine. `held` is None unless the engine proved the version."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, cache: Cache) -> None:
+        """`cache` is for local copies of what is published to an object store."""
         self.engine = engine
+        self._cache = cache
         self.held: Held | None = None
         self.loads = 0
         """Versions that came to be held since the start."""
@@ -77,8 +80,8 @@ class Generator:
     async def load(self, handle: CheckpointHandle) -> LoadTimes:
         """Make `handle` the generator's own version; nothing to do if it is already.
 
-        Raises DigestMismatch or CheckpointError with the old version still served, ProbeMismatch or
-        EngineDead with no version served.
+        Raises DigestMismatch, CheckpointError, StoreUnreachable or StoreRefused with the old version still
+        served, ProbeMismatch or EngineDead with no version served.
         """
         wanted = Held(handle.run_id, handle.version, handle.manifest_digest)
         async with self._load_lock:
@@ -117,7 +120,7 @@ class Generator:
         if self.held is None:
             self._set_phase("loading", swapping=False)
         try:
-            return await asyncio.to_thread(checkpoints.stage, handle)
+            return await asyncio.to_thread(published.stage, handle, cache=self._cache)
         except SynclineError as error:
             self.error = error.message
             self._set_phase(before, swapping=False)

@@ -39,6 +39,8 @@ class Policy:
     def __init__(
         self, folder: Path, *, frozen: bool, recompute: bool, dtype: torch.dtype, device: torch.device, ranks: Ranks
     ) -> None:
+        self.folder = folder
+        """What it was loaded from: its tokenizer and configuration are those of every version."""
         self.dtype = dtype
         self.device = device
         self.ranks = ranks

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 
 from services.learner.batch import TokenRows
 from services.learner.policy import DTYPES, Policy
-from syncline import checkpoints, ids
+from syncline import ids, published
+from syncline.storage import Storage
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
 
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.35}
@@ -38,9 +39,7 @@ _COPIED = (
 )
 
 
-def publish(
-    policy: Policy, *, run_id: str, run_dir: Path, version: int, dtype: str, seed_folder: Path
-) -> CheckpointHandle:
+def publish(policy: Policy, *, run_id: str, storage: Storage, version: int, dtype: str) -> CheckpointHandle:
     """Write `version` where all services see it. Publishing the same weights again changes nothing.
 
     Above one rank all take part, and rank 0 alone writes. Raises CheckpointError when the storage refuses.
@@ -53,13 +52,12 @@ def publish(
             policy.model.save_pretrained(folder, state_dict=weights, max_shard_size=_SHARD_SIZE)
         except SafetensorError as error:  # its own class, also for a full disk
             raise OSError(str(error)) from error
-        _describe(folder, dtype=dtype, seed_folder=seed_folder)
+        _describe(folder, dtype=dtype, seed_folder=policy.folder)
         return {"run_id": run_id, "version": version, "dtype": dtype, "probe": proof}
 
     def written() -> str:
-        folder = checkpoints.version_folder(run_dir, version)
-        checkpoints.write_folder(folder, write)
-        return checkpoints.handle_of(folder).SerializeToString().hex()
+        storage.write(published.name_of(version), write)
+        return published.handle_of(storage, version).SerializeToString().hex()
 
     return CheckpointHandle.FromString(bytes.fromhex(policy.ranks.on_first(written)))
 

@@ -7,8 +7,10 @@
     |- Unauthorized           no bearer token, or a wrong one
     |- Unavailable            a peer does not answer at the moment; trying again is right
     |  |- PeerTimeout         a deadline passed; the message names the peer
-    |  `- NoGenerators        no generator can serve the version that is needed
-    |- StorageError           the record of a run cannot be written; most often the disk is full
+    |  |- NoGenerators        no generator can serve the version that is needed
+    |  `- StoreUnreachable    an object store or a model hub does not answer
+    |- StorageError           what belongs to a run cannot be written or read; most often the disk is full
+    |  `- StoreRefused        an object store or a model hub says no: no such bucket, no right, no credentials
     |- CheckpointError        a checkpoint cannot be trusted
     |  |- DigestMismatch      the bytes are not those of the handle
     |  `- ProbeMismatch       the engine does not compute what the learner computed
@@ -117,12 +119,26 @@ class NoGenerators(Unavailable):
     code = "no_generators"
 
 
+class StoreUnreachable(Unavailable):
+    """An object store or a model hub did not answer, the bounded retries included; the message names the URL."""
+
+    code = "store_unreachable"
+
+
 class StorageError(SynclineError):
-    """The record of a run cannot be written. What was written before is as it was."""
+    """What belongs to a run cannot be written or read. What was written before is as it was."""
 
     code = "storage_error"
     grpc_status = "RESOURCE_EXHAUSTED"
     http_status = 507
+
+
+class StoreRefused(StorageError):
+    """An object store or a model hub answers, and refuses; trying again is of no use. The message names the URL."""
+
+    code = "store_refused"
+    grpc_status = "FAILED_PRECONDITION"
+    http_status = 502
 
 
 class CheckpointError(SynclineError):

@@ -25,7 +25,8 @@ class Model(Part):
     """The seed model."""
 
     path: str = Field(min_length=1)
-    """Folder in Hugging Face layout, or another run's checkpoint: run://RUN/final, run://RUN/best, run://RUN/v50."""
+    """Folder in Hugging Face layout, here, at s3://bucket/prefix or hf://org/name (and @revision); or another run's
+    checkpoint: run://RUN/final, run://RUN/best, run://RUN/v50."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that learner and generators compute in."""
     activation_checkpointing: bool = False
@@ -92,7 +93,7 @@ class Task(Part):
 
     name: Name
     data: str | None = Field(default=None, min_length=1)
-    """JSONL or Parquet with rows {"prompt": str | messages, "answer": str?}. Not read where rollouts come from a file,
+    """JSONL or Parquet, or its s3:// URL, with rows {"prompt": str | messages, "answer": str?}. Not read where rollouts come from a file,
     and only there it may be left out."""
     reward: RewardSpec
     pairs: PairRule | None = None
@@ -153,7 +154,8 @@ class Rollouts(Part):
     model_config = ConfigDict(populate_by_name=True)
 
     source: str | None = Field(default=None, alias="from", min_length=1)
-    """A file of rollouts (`syncline export rollouts`; .jsonl or .jsonl.gz) to train on offline; null generates live.
+    """A file of rollouts (`syncline export rollouts`; .jsonl or .jsonl.gz), or its s3:// URL, to train on offline; null
+    generates live.
 
     Rows go to the tasks of their names, which say how pairs are made and how the tasks are mixed; the rewards are those
     of the file. Each task takes its rows as they lie, then again in shuffled epochs. So the spec of an exported run

@@ -48,6 +48,8 @@ class ServiceSettings(BaseSettings):
     """Folder that seed models come from."""
     data_root: Path = Path("data")
     """Folder that prompt files come from."""
+    cache_root: Path = Path.home() / ".cache" / "syncline"
+    """Folder on a local disk for copies of what lies in an object store."""
 
     @field_validator("advertise")
     @classmethod

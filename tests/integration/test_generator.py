@@ -15,6 +15,7 @@ from services.inference.generator import Generator
 from services.inference.servicer import InferenceServicer
 from services.inference.worker import Worker
 from syncline import keys, rpc
+from syncline.cache import Cache
 from syncline.errors import CheckpointError, Conflict, DigestMismatch, EngineDead, ProbeMismatch, Unavailable
 from syncline.streams import Streams
 from syncline.v1 import inference_service_pb2 as pb
@@ -38,7 +39,7 @@ def handles(tmp_path_factory: pytest.TempPathFactory) -> list[CheckpointHandle]:
 
 @pytest.fixture
 async def generator() -> AsyncIterator[Generator]:
-    generator = Generator(create_engine("transformers"))
+    generator = Generator(create_engine("transformers"), cache=Cache(Path("never-made")))
     yield generator
     await generator.close()
 
@@ -124,7 +125,7 @@ async def test_who_generates_does_not_matter(redis: Redis, handles: list[Checkpo
 
     async def samples(names: list[str]) -> list[bytes]:
         await redis.flushall()
-        generators = [Generator(create_engine("transformers")) for _ in names]
+        generators = [Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in names]
         for each in generators:
             await each.load(handles[0])
         await admit(redis, tasks)
@@ -176,7 +177,7 @@ async def test_a_probe_that_differs_is_an_error_with_both_numbers_and_nothing_is
 async def test_a_drain_hands_back_what_is_not_finished_and_another_finishes_it(
     redis: Redis, handles: list[CheckpointHandle]
 ) -> None:
-    leaving, staying = (Generator(create_engine("transformers")) for _ in range(2))
+    leaving, staying = (Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in range(2))
     for each in (leaving, staying):
         await each.load(handles[0])
     tasks = [task(index, max_tokens=200) for index in range(8)]
@@ -197,7 +198,7 @@ async def test_a_drain_hands_back_what_is_not_finished_and_another_finishes_it(
 async def test_a_drain_with_time_finishes_what_is_in_the_engine_and_takes_nothing_new(
     redis: Redis, handles: list[CheckpointHandle]
 ) -> None:
-    leaving, staying = (Generator(create_engine("transformers")) for _ in range(2))
+    leaving, staying = (Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in range(2))
     for each in (leaving, staying):
         await each.load(handles[0])
     tasks = [task(index, max_tokens=400) for index in range(8)]

@@ -24,6 +24,7 @@ from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from syncline import keys, standings
+from syncline.storage import FolderStorage
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
 
@@ -321,7 +322,7 @@ async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Pa
         refused = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
         await _says(refused, "has no evaluated checkpoint on storage")
         for version, accuracy in ((0, 0.25), (2, 0.75), (4, 0.5)):
-            evaluate(run, version, accuracy)
+            await evaluate(run, version, accuracy)
         folder = str(run.folder.resolve() / "checkpoints" / "v000002")
         best = {"version": 2, "evaluation": "heldout", "metric": "score", "value": 0.75, "folder": folder}
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"] == best
@@ -360,14 +361,14 @@ async def test_a_run_that_goes_back_forgets_what_it_will_evaluate_anew(project: 
         run = runs.store.get((await api.post("/v1/runs", json=spec(evaluation=[HELD_OUT]))).json()["id"])
         for version, accuracy in ((0, 0.25), (2, 0.5), (4, 0.75)):
             publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
-            evaluate(run, version, accuracy)
+            await evaluate(run, version, accuracy)
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 4
         # When an attempt goes on from step 3, and what was published beyond it is deleted
         shutil.rmtree(run.folder / "checkpoints" / "v000004")
         run.rewind(3)
-        update_standings(run)
+        await update_standings(run)
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 2
-        assert standings.read(run.folder).of("heldout") == {0, 2}
+        assert standings.read(FolderStorage(run.folder)).of("heldout") == {0, 2}
 
 
 async def _says(refused: httpx.Response, problem: str) -> None:

@@ -12,7 +12,7 @@ from services.coordinator.best import best_version
 from services.coordinator.export import Form, exported
 from services.coordinator.runs import Runs
 from services.coordinator.store import Run, Series
-from syncline import checkpoints
+from syncline import published
 from syncline.rewardspec import Part
 from syncline.runspec import SyncPeriod
 
@@ -108,20 +108,20 @@ async def list_samples(run: TheRun, page_size: PageSize = 100, page_token: PageT
 
 
 @router.get("/{run_id}/checkpoints", operation_id="listCheckpoints", summary="Published weights on storage")
-async def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
+def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
     """`best` marks the best one so far. `kept` ones stay on storage when newer ones come: that, and the seed."""
-    versions, following = page(checkpoints.published(run.folder), size=page_size, token=page_token)
+    versions, following = page(published.versions(run.storage), size=page_size, token=page_token)
     best = (best_version(run) or {}).get("version")
     rows = []
     for version in versions:
-        folder = checkpoints.version_folder(run.folder, version)
-        manifest = checkpoints.read_manifest(folder)
+        name = published.name_of(version)
+        manifest = run.storage.manifest(name)
         rows.append(
             {
                 "version": version,
                 "best": version == best,
                 "kept": version in (0, best) or run.state.terminal,
-                "folder": str(folder.resolve()),
+                "folder": run.storage.place_of(name),
                 "manifest_digest": manifest.digest,
                 "bytes": sum(size for size, _ in manifest.files.values()),
             }

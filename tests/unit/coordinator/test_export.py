@@ -18,6 +18,7 @@ from syncline.algo.pairs import build_pair_rule
 from syncline.algo.registry import ALGORITHMS, build_algorithm
 from syncline.errors import NotFound
 from syncline.rollout_rows import RolloutRow
+from syncline.storage import FolderStorage
 
 CHAT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1+1="}]
 
@@ -87,7 +88,7 @@ def run(tmp_path: Path) -> Run:
     run = RunStore(tmp_path).create("export-000000", spec_of())
     for step in range(3):
         rows = [row_of([0.0, 1.0], step=step), row_of([1.0, 1.0], step=step, prompt_index=1, prompt=CHAT, task="chat")]
-        recording.write_step(run.folder, step, rows)
+        recording.write_step(FolderStorage(run.folder), step, rows)
     run.record.step = 3
     return run
 
@@ -118,7 +119,7 @@ def test_what_cannot_be_exported_is_said_at_once(run: Run) -> None:
     (run.folder / "rollouts" / "step-000001.jsonl.gz").unlink()
     with pytest.raises(NotFound, match=r"not whole: 1 steps lack, first step 1"):
         exported(run, "rollouts")
-    recording.forget_from(run.folder, 0)
+    recording.forget_from(FolderStorage(run.folder), 0)
     with pytest.raises(NotFound, match=r"rollouts\.record is false"):
         exported(run, "rollouts")
     run.rewind(0)
