@@ -28,7 +28,8 @@ async def serve(settings: InferenceSettings) -> int:
     member_id = settings.member_id or new_member_id("inference")
     structlog.contextvars.bind_contextvars(member=member_id)
     redis = streams.connect(settings.redis_url.get_secret_value())
-    generator = Generator(create_engine(settings.engine, settings.engine_options))
+    engine = create_engine(settings.engine, settings.engine_options)
+    generator = Generator(engine, groups_deadline_s=settings.groups_deadline_s)
     worker = Worker(generator, redis, member_id=member_id, lease_s=settings.lease_s)
     server = rpc.Server(settings.bind, advertise=settings.advertise)
     server.add(

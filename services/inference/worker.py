@@ -170,7 +170,8 @@ async def generate(generator: Generator, held: Held, task: PromptTask, *, member
         top_p=task.sampling.top_p,
     )
     started = time.monotonic()
-    completions = await generator.generate(held, request)
+    name = f"prompt {task.key.prompt_index} of step {task.key.step} of {task.key.run_id}"
+    completions = await generator.generate(held, request, name=name)
     return RolloutGroup(
         task=task,
         samples=_samples(completions, held.version),
