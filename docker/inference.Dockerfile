@@ -1,6 +1,6 @@
 # A generator: one vLLM engine. FLAVOUR=cpu takes the CPU build of vLLM, FLAVOUR=gpu the official one.
 #   docker build -f docker/inference.Dockerfile -t syncline/inference .
-# FLAVOUR=gpu wants a base with CUDA's compiler, for what Triton builds when it runs: see the Makefile.
+# FLAVOUR=gpu wants a base with CUDA's compiler, for what Triton builds when it runs: see docker/build.sh.
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 ARG FLAVOUR=cpu
 

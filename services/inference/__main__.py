@@ -30,7 +30,7 @@ async def serve(settings: InferenceSettings) -> int:
     structlog.contextvars.bind_contextvars(member=member_id)
     redis = streams.connect(settings.redis_url.get_secret_value())
     engine = create_engine(settings.engine, settings.engine_options)
-    generator = Generator(engine, cache=Cache(settings.cache_root))
+    generator = Generator(engine, cache=Cache(settings.cache_root), groups_deadline_s=settings.groups_deadline_s)
     worker = Worker(generator, redis, member_id=member_id, lease_s=settings.lease_s)
     server = rpc.Server(settings.bind, advertise=settings.advertise)
     server.add(

@@ -49,7 +49,7 @@ class LoadTimes:
 class Generator:
     """Owns the engine. `held` is None unless the engine proved the version."""
 
-    def __init__(self, engine: Engine, *, cache: Cache) -> None:
+    def __init__(self, engine: Engine, *, cache: Cache, groups_deadline_s: float = 300.0) -> None:
         """`cache` is for local copies of what is published to an object store."""
         self.engine = engine
         self._cache = cache
@@ -63,7 +63,8 @@ class Generator:
         self.on_change: Callable[[], None] = lambda: None
         self.groups_total = 0
         self.tokens_total = 0
-        self._running = 0
+        self._running: list[str] = []
+        self._groups_deadline_s = groups_deadline_s
         self._swapping = False
         self._decoder: Decoder | None = None
         self._load_lock = asyncio.Lock()
@@ -71,7 +72,7 @@ class Generator:
     @property
     def running(self) -> int:
         """Groups in the engine."""
-        return self._running
+        return len(self._running)
 
     def serves(self, held: Held) -> bool:
         """Whether new groups of this version may start."""
@@ -94,7 +95,7 @@ class Generator:
             staged = time.monotonic()
             self._set_phase("loading", swapping=True)
             try:
-                await self.changed.wait_until(lambda: self._running == 0)
+                await self._until_idle()
                 drained = time.monotonic()
                 self.held = None  # from here on the engine holds nothing that is proven
                 await self.engine.load(folder, dtype=handle.dtype)
@@ -126,13 +127,27 @@ class Generator:
             self._set_phase(before, swapping=False)
             raise
 
-    async def generate(self, held: Held, request: GroupRequest) -> tuple[tuple[Completion, str], ...]:
-        """Completions with their texts, all sampled by `held`. Raises Conflict when another version is held."""
+    async def _until_idle(self) -> None:
+        """Return when nothing is in flight. Raises EngineDead, with the groups, when that takes too long."""
+        try:
+            async with asyncio.timeout(self._groups_deadline_s):
+                await self.changed.wait_until(lambda: not self._running)
+        except TimeoutError:
+            raise EngineDead(
+                f"the engine did not finish {'; '.join(self._running)} within {self._groups_deadline_s:g} s "
+                "(SYNCLINE_GROUPS_DEADLINE_S); it is closed, and the next load builds it anew"
+            ) from None
+
+    async def generate(self, held: Held, request: GroupRequest, *, name: str) -> tuple[tuple[Completion, str], ...]:
+        """Completions with their texts, all sampled by `held`; `name` is what the group is called in messages.
+
+        Raises Conflict when another version is held, else as `Engine.generate`.
+        """
         if not self.serves(held):
             raise Conflict(f"version {held.version} of {held.run_id} is not held; holding {self.held}")
         decoder = self._decoder
         assert decoder is not None
-        self._running += 1
+        self._running.append(name)
         try:
             completions = await self.engine.generate(request)
         except EngineDead as error:
@@ -140,7 +155,7 @@ class Generator:
             self._fail(error)
             raise
         finally:
-            self._running -= 1
+            self._running.remove(name)
             self.changed.ring()
         self.groups_total += 1
         self.tokens_total += sum(len(completion.token_ids) for completion in completions)

@@ -159,7 +159,10 @@ class Worker:
 
 
 async def generate(generator: Generator, held: Held, task: PromptTask, *, member_id: str) -> RolloutGroup:
-    """Answer one task. Raises Conflict when the task is for another version than `held`."""
+    """Answer one task.
+
+    Raises SynclineError for a task of another version than `held`, and Conflict when that is not held any more.
+    """
     if (task.key.run_id, task.version) != (held.run_id, held.version):
         raise SynclineError(f"a task of version {task.version} lies on the stream of version {held.version}")
     request = GroupRequest(
@@ -170,7 +173,8 @@ async def generate(generator: Generator, held: Held, task: PromptTask, *, member
         top_p=task.sampling.top_p,
     )
     started = time.monotonic()
-    completions = await generator.generate(held, request)
+    name = f"prompt {task.key.prompt_index} of step {task.key.step} of {task.key.run_id}"
+    completions = await generator.generate(held, request, name=name)
     return RolloutGroup(
         task=task,
         samples=_samples(completions, held.version),

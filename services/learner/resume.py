@@ -21,9 +21,9 @@ from services.learner.retention import is_published, sync_versions_at
 from services.learner.settings import LearnerSettings
 from services.learner.step import Trainer
 from syncline import published, recording, seeds
-from syncline.algo.registry import build_algorithm
+from syncline.algorithmspec import build_algorithm
 from syncline.cache import Cache
-from syncline.errors import CheckpointError, FieldProblem, InvalidSpec
+from syncline.errors import CheckpointError
 from syncline.runspec import RunSpec
 from syncline.storage import Storage
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
@@ -91,10 +91,6 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
     if ranks.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)  # of this thread: collectives use the current one
     _make_deterministic(spec.seed, threads=settings.torch_threads)
-    try:
-        algorithm = build_algorithm(spec.algorithm.model_dump())
-    except ValueError as error:
-        raise InvalidSpec([FieldProblem("algorithm", str(error), "options that fit together")]) from error
     seed = ranks.together(lambda: seeds.fetch(spec.model.path, cache=run.cache, weights=True))
     policy = Policy.trainable(
         seed.folder,
@@ -116,7 +112,7 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
         policy=policy,
         reference=reference,
         optimizer=build_optimizer(policy, spec.optimizer),
-        algorithm=algorithm,
+        algorithm=build_algorithm(spec.algorithm),
         micro_batch_tokens=settings.micro_batch_tokens,
         stop=stop,
         ranks=ranks,

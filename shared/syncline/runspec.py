@@ -10,12 +10,13 @@ Importing this module loads pydantic and nothing heavier.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from syncline.algo.schedule import Change, Period, Schedule
-from syncline.algorithmspec import GRPO, AlgorithmSpec
+from syncline.algorithmspec import AlgorithmSpec
 from syncline.errors import Conflict, FieldProblem, InvalidSpec
 from syncline.rewardspec import JudgeReward, MathReward, Name, Part, RewardSpec
 from syncline.spec_problems import problems_of
@@ -93,8 +94,8 @@ class Task(Part):
 
     name: Name
     data: str | None = Field(default=None, min_length=1)
-    """JSONL or Parquet, or its s3:// URL, with rows {"prompt": str | messages, "answer": str?}. Not read where rollouts come from a file,
-    and only there it may be left out."""
+    """JSONL or Parquet, or its s3:// URL, with rows {"prompt": str | messages, "answer": str?}. Not read where rollouts
+    come from a file, and only there it may be left out."""
     reward: RewardSpec
     pairs: PairRule | None = None
     """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules)."""
@@ -201,11 +202,9 @@ class RunSpec(Part):
             *self._data_problems(),
             *self._reward_problems(),
             *self._sync_problems(),
+            *self._algorithm_problems(),
+            *self._best_problems(),
         ]
-        if isinstance(self.algorithm, GRPO) and self.algorithm.clip and self.algorithm.importance_cap:
-            problem = "clip and importance_cap are two cures for the same ratio"
-            problems.append(FieldProblem("algorithm.clip", problem, "one of the two"))
-        problems.extend(self._best_problems())
         if problems:
             raise InvalidSpec(problems)
         return self
@@ -216,6 +215,11 @@ class RunSpec(Part):
             for index, name in enumerate(names):
                 if name in names[:index]:
                     yield FieldProblem(f"{field}.{index}.name", f"{name!r} is used twice", "a name of its own for each")
+
+    def _data_problems(self) -> Iterator[FieldProblem]:
+        for index, task in enumerate(self.tasks):
+            if task.data is None and self.rollouts.source is None:
+                yield FieldProblem(f"tasks.{index}.data", "missing", "a file of prompts (or rollouts.from for the run)")
 
     def _reward_problems(self) -> Iterator[FieldProblem]:
         for index, task in enumerate(self.tasks):
@@ -263,6 +267,10 @@ class RunSpec(Part):
             problem = f"{period} is more than the run's {self.steps} steps, so the generators would never be synced"
             yield FieldProblem(field, problem, f"at most {self.steps}, or never")
 
+    def _algorithm_problems(self) -> Iterator[FieldProblem]:
+        for problem in self.algorithm.problems():
+            yield replace(problem, path=f"algorithm.{problem.path}")
+
     def _best_problems(self) -> Iterator[FieldProblem]:
         best, sets = self.checkpoints.best, {evaluation.name: evaluation for evaluation in self.evaluation}
         if best is None:
@@ -288,11 +296,6 @@ class RunSpec(Part):
             for evaluation in self.evaluation
             if version in (0, self.steps) or (evaluation.every is not None and version % evaluation.every == 0)
         )
-
-    def _data_problems(self) -> Iterator[FieldProblem]:
-        for index, task in enumerate(self.tasks):
-            if task.data is None and self.rollouts.source is None:
-                yield FieldProblem(f"tasks.{index}.data", "missing", "a file of prompts (or rollouts.from for the run)")
 
     def schedule(self) -> Schedule:
         """The sync schedule of this run."""

@@ -173,7 +173,11 @@ class VerifierPool:
     async def _self_test(self, zygote: Zygote) -> None:
         """A verifier that cannot tell equal from different must not give a single reward."""
         zygote.start_worker(niceness=self._quick.niceness)
-        worker = await self._first
+        try:
+            async with asyncio.timeout(_SELF_TEST_S):
+                worker = await self._first
+        except TimeoutError:
+            raise Unavailable(f"the first verifier worker did not start within {_SELF_TEST_S:g} s") from None
         for gold, equal in (("1/2", 1.0), ("1/3", 0.0)):
             worker.ask([Question("math", gold=gold, answer="2/4")], cpu_s=_SELF_TEST_S)
             try:

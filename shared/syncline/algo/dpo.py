@@ -24,12 +24,12 @@ class DPO:
 
     uses_reference: ClassVar[bool] = True
 
-    beta: float = 0.1
-    length_normalize: bool = False
-    nll_weight: float = 0.0
-    entropy_weight: float = 0.0
-    importance_cap: float | None = None
-    normalize: Literal["prompts", "pairs"] = "prompts"
+    beta: float
+    length_normalize: bool
+    nll_weight: float
+    entropy_weight: float
+    importance_cap: float | None
+    normalize: Literal["prompts", "pairs"]
 
     def plan(self, rewards: Sequence[float], rule: PairRule, rng: Random) -> GroupPlan:
         """One pair by the task's rule; only its two completions are forwarded."""

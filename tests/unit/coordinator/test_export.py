@@ -15,10 +15,11 @@ from services.coordinator.export import exported, preferences
 from services.coordinator.store import Run, RunStore
 from syncline import ids, recording, runspec
 from syncline.algo.pairs import build_pair_rule
-from syncline.algo.registry import ALGORITHMS, build_algorithm
+from syncline.algorithmspec import build_algorithm
 from syncline.errors import NotFound
 from syncline.rollout_rows import RolloutRow
 from syncline.storage import FolderStorage
+from tests.unit.algo.algorithms import NAMES
 
 CHAT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1+1="}]
 
@@ -42,7 +43,7 @@ def row_of(rewards: list[float], **fields: Any) -> RolloutRow:
 
 
 @given(
-    algorithm=st.sampled_from(sorted(ALGORITHMS)),
+    algorithm=st.sampled_from(NAMES),
     rewards=st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=8),
     pairs=st.sampled_from(["random", "best_vs_worst"]),
     seed=st.integers(0, 5),
@@ -56,7 +57,7 @@ def test_the_exported_pairs_are_those_that_the_algorithm_planned_and_for_grpo_th
         spec = spec_of(name, pairs=pairs, seed=seed)
         rng = Random(ids.pair_seed(seed, step=step, prompt_index=index))
         rule = build_pair_rule(spec.tasks[0].pair_rule.model_dump())
-        plan = build_algorithm(spec.algorithm.model_dump()).plan(rewards, rule, rng)
+        plan = build_algorithm(spec.algorithm).plan(rewards, rule, rng)
         return [(pair.chosen, pair.rejected) for pair in plan.pairs]
 
     trained = planned(algorithm)
