@@ -25,7 +25,7 @@ from services.coordinator.summary import checkpoint_place, write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
 from syncline.cache import Cache
-from syncline.errors import Conflict, RunFailed, SynclineError
+from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
 from syncline.state import RunEvent, RunState
 
@@ -161,7 +161,7 @@ class Runs:
         try:
             prepared = self._prepared.get(run.id)
             if prepared is None or not prepared.seed.folder.is_dir():  # a copy may have gone while the run waited
-                prepared = await self._prepare(run.spec)
+                prepared = await self._prepare_again(run)
             if prepared.rollouts is not None and prepared.rollouts.origin != run.record.rollouts:
                 raise RunFailed(f"{prepared.rollouts.origin.path} is not the file that was submitted; submit a new run")
         except SynclineError as error:  # the files may have changed since the submission
@@ -170,6 +170,17 @@ class Runs:
             return
         self._controller = RunController(run, prepared, redis=self._redis, fleet=self._fleet, settings=self._settings)
         await self._controller.drive()
+
+    async def _prepare_again(self, run: Run) -> Prepared:
+        """What was prepared in another life of this process. A store that is away is asked again for a while: a run
+        must not fail because both were started anew at the same time."""
+        for attempt in range(1, self._settings.max_attempts):
+            try:
+                return await self._prepare(run.spec)
+            except StoreUnreachable as error:
+                run.record.reason = error.message
+                await asyncio.sleep(2.0**attempt)
+        return await self._prepare(run.spec)
 
     async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
         live = self._fleet.roles["reward"]

@@ -43,13 +43,14 @@ class ServiceSettings(BaseSettings):
     metrics_bind: str = ""
     """host:port of the Prometheus endpoint; empty serves none (the coordinator has /metrics of its own)."""
     run_root: Path = Path("runs")
-    """Folder for runs, on storage that coordinator, learner and generators share."""
+    """Folder for runs, on storage that coordinator, learner and generators share. With a checkpoint store it holds the
+    coordinator's own records alone."""
     model_root: Path = Path("models")
     """Folder that seed models come from."""
     data_root: Path = Path("data")
     """Folder that prompt files come from."""
     cache_root: Path = Path.home() / ".cache" / "syncline"
-    """Folder on a local disk for copies of what lies in an object store."""
+    """Folder on a local disk, for copies of what lies in an object store and for what is on its way there."""
 
     @field_validator("advertise")
     @classmethod

@@ -224,3 +224,19 @@ def test_a_cache_that_cannot_be_written_is_named(bucket: str, in_bucket: Storage
     (tmp_path / "a-file").write_text("not a folder")
     with pytest.raises(StorageError, match=r"a-file.*SYNCLINE_CACHE_ROOT"):
         storage_at(bucket, cache=Cache(tmp_path / "a-file")).stage(V3)
+
+
+def test_a_run_on_a_disk_loads_no_client_of_an_object_store(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from syncline import published, seeds\n"
+        "from syncline.cache import Cache\n"
+        "from syncline.storage import storage_at\n"
+        "cache = Cache(pathlib.Path('never-made'))\n"
+        "storage = storage_at(sys.argv[1], cache=cache)\n"
+        "storage.write(published.name_of(0), lambda folder: {'version': (folder / 'f').write_text('x')})\n"
+        "seeds.fetch(str(storage.local(published.name_of(0))), cache=cache, weights=True)\n"
+        "assert not {'boto3', 'botocore', 'huggingface_hub'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

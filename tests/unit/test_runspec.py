@@ -176,6 +176,6 @@ def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
 
 
 def test_importing_the_run_spec_loads_nothing_heavy() -> None:
-    heavy = {"torch", "vllm", "grpc", "redis", "fastapi", "transformers"}
+    heavy = {"torch", "vllm", "grpc", "redis", "fastapi", "transformers", "boto3", "huggingface_hub"}
     code = f"import sys, syncline.runspec; found = {heavy!r} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": "shared"})

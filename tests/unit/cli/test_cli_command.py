@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[3]
-HEAVY = {"torch", "vllm", "grpc", "fastapi", "redis", "transformers", "matplotlib", "httpx", "rich"}
+HEAVY = {
+    "boto3",
+    "huggingface_hub",
+    "torch",
+    "vllm",
+    "grpc",
+    "fastapi",
+    "redis",
+    "transformers",
+    "matplotlib",
+    "httpx",
+    "rich",
+}
 SPEC = """
 name: tiny
 model: {path: seed}
