@@ -91,7 +91,8 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
     if ranks.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)  # of this thread: collectives use the current one
     _make_deterministic(spec.seed, threads=settings.torch_threads)
-    seed = ranks.together(lambda: seeds.fetch(spec.model.path, cache=run.cache, weights=True))
+    # Rank 0 alone reads the weights: see Policy.
+    seed = ranks.together(lambda: seeds.fetch(spec.model.path, cache=run.cache, weights=ranks.rank == 0))
     policy = Policy.trainable(
         seed.folder,
         dtype=dtype,

@@ -110,9 +110,10 @@ async def test_a_damaged_state_in_the_store_is_skipped(
 
 
 async def test_two_ranks_save_their_shards_to_the_store_and_go_on_from_them(
-    model: Path, redis: Redis, redis_url: str, tmp_path: Path, uri: str, storage: Storage
+    model: Path, redis: Redis, redis_url: str, tmp_path: Path, object_store: ObjectStore, uri: str, storage: Storage
 ) -> None:
-    spec = spec_of(model, steps=4)
+    object_store.put_folder(f"{uri}-seed", model)
+    spec = spec_of(model, steps=4, model={"path": f"{uri}-seed"})
     groups = groups_of(spec, range(4))
     async with torchrun(redis, redis_url, tmp_path, ranks=2, cache_root=str(tmp_path / "cache")) as learner:
         ended = final_digest(await learner.train(spec, groups, run_dir=uri))
@@ -121,6 +122,8 @@ async def test_two_ranks_save_their_shards_to_the_store_and_go_on_from_them(
             "rank-00000",
             "rank-00001",
         }
+        copies = [len(list(copy.glob("*.safetensors"))) for copy in (tmp_path / "cache" / "models").glob("[!.]*")]
+        assert sorted(copies) == [0, 1], "rank 0 alone has use for the weights"
         storage.delete([published.name_of(4), state.name_of(4)])
         again = await learner.train(spec, groups, run_dir=uri)
     assert again[0].loaded.first_step == 2
