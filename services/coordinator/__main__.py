@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import structlog
 from redis.asyncio import Redis
 
 from services.coordinator.app import create_app
@@ -19,11 +18,9 @@ from services.coordinator.scaling import Autoscaled, FileScale, NoScale, Scale
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from services.coordinator.takeover import take_over
-from syncline import streams, telemetry
+from syncline import lifecycle, streams
 from syncline.cache import Cache
-from syncline.errors import SynclineError
-from syncline.lifecycle import Worker, run_service
-from syncline.settings import load
+from syncline.lifecycle import Worker
 from syncline.storage import storage_at
 
 
@@ -36,8 +33,7 @@ async def serve(settings: CoordinatorSettings) -> int:
         app = create_app(runs_=runs, fleet_=fleet, redis=redis, token=token, scale=scale)
         server = RestServer(app, host=settings.rest_host, port=settings.rest_port)
         await server.start()
-        structlog.get_logger().info("listening", address=server.address)
-        return await run_service(
+        return await lifecycle.run_service(
             server=server,
             workers={"fleet": fleet.run, "runs": runs.run, **watch},
             ready=lambda: streams.ping(redis),
@@ -85,13 +81,7 @@ def main() -> int:
     # The coordinator holds no torch, also where torch is installed beside it: transformers, of which only the
     # tokenizers are wanted, would import it and take ten seconds and 300 MB for nothing.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    settings = load(CoordinatorSettings)
-    telemetry.setup("coordinator", settings)
-    try:
-        return asyncio.run(serve(settings))
-    except SynclineError as error:
-        structlog.get_logger().error("cannot_start", code=error.code, error=error.message)
-        return 1
+    return lifecycle.main("coordinator", CoordinatorSettings, lambda settings: asyncio.run(serve(settings)))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from services.coordinator.api.bodies import BodyLimit
 from services.coordinator.fleet import Fleet
 from services.coordinator.runs import Runs
 from services.coordinator.scaling import NoScale, Scale
+from syncline.addresses import is_loopback
 from syncline.errors import Unauthorized
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "", scale: Scale | None = None) -> FastAPI:
@@ -53,7 +53,7 @@ class _Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         token = self._token
-        if not token and request.url.hostname not in _LOOPBACK:  # a name that an attacker's DNS points at us
+        if not token and not is_loopback(request.url.hostname or ""):  # a name that an attacker's DNS points at us
             return problems.problem(403, "foreign_host", "without a token this coordinator answers to 127.0.0.1 only")
         # Without a token a browser's visit to another site could otherwise act on a coordinator on the same machine.
         if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") in _OTHER_SITES:

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from syncline.addresses import is_loopback
 from syncline.errors import FieldProblem
 from syncline.rewardspec import Endpoint
 from syncline.runspec import RunSpec
 
 _DEADLINE_S = 5.0
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 async def unreachable(spec: RunSpec) -> list[FieldProblem]:
@@ -46,7 +46,7 @@ def _endpoints(spec: RunSpec) -> Iterator[tuple[str, Endpoint]]:
 
 
 def _is_near(reward: Endpoint) -> bool:
-    return urlsplit(reward.endpoint).hostname in _LOOPBACK
+    return is_loopback(urlsplit(reward.endpoint).hostname or "")
 
 
 async def _ask(reward: Endpoint, http: httpx.AsyncClient) -> tuple[str, str] | None:

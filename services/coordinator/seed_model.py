@@ -10,6 +10,7 @@ from typing import Any
 
 from services.coordinator.prompts import Encode, Prompt
 from syncline.errors import FieldProblem, InvalidSpec
+from syncline.rollout_rows import text_of
 from syncline.seeds import Seed
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]
@@ -52,7 +53,7 @@ def encoder(folder: Path) -> Encode:
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         # The template writes the special tokens itself; adding them again would double the first one.
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return tuple(ids), "\n".join(message["content"] for message in prompt)
+        return tuple(ids), text_of(prompt)
 
     return encode
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import SecretStr, field_validator, model_validator
@@ -73,9 +72,7 @@ class CoordinatorSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _open_only_with_a_token(self) -> CoordinatorSettings:
-        host = self.rest_host
-        loopback = host == "localhost" or (host.replace(".", "").isdigit() and ip_address(host).is_loopback)
-        if not (loopback or host == "::1" or self.token.get_secret_value()):
+        if not (addresses.is_loopback(self.rest_host) or self.token.get_secret_value()):
             raise ValueError(
                 f"SYNCLINE_REST_BIND={self.rest_bind} would be reachable from other machines without a token; "
                 "set SYNCLINE_TOKEN, or bind to 127.0.0.1"

@@ -14,13 +14,10 @@ from services.inference.generator import Generator
 from services.inference.servicer import InferenceServicer
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
-from syncline import rpc, streams, telemetry, wanted
+from syncline import lifecycle, rpc, streams, wanted
 from syncline.cache import Cache
-from syncline.errors import SynclineError
 from syncline.ids import new_member_id
-from syncline.lifecycle import run_service
 from syncline.membership import Registration
-from syncline.settings import load
 from syncline.v1.inference_service_pb2 import DESCRIPTOR
 from syncline.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
@@ -61,7 +58,7 @@ async def serve(settings: InferenceSettings) -> int:
         await generator.close()
         await redis.aclose()
 
-    return await run_service(
+    return await lifecycle.run_service(
         server=server,
         workers={"worker": worker.run, "registration": registration.run},
         ready=ready,
@@ -88,13 +85,7 @@ def status(generator: Generator) -> Mapping[str, Any]:
 
 
 def main() -> int:
-    settings = load(InferenceSettings)
-    telemetry.setup("inference", settings)
-    try:
-        return asyncio.run(serve(settings))
-    except SynclineError as error:
-        structlog.get_logger().error("cannot_start", code=error.code, error=error.message)
-        return 1
+    return lifecycle.main("inference", InferenceSettings, lambda settings: asyncio.run(serve(settings)))
 
 
 if __name__ == "__main__":

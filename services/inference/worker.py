@@ -23,12 +23,12 @@ from services.inference.generator import Generator, Held
 from syncline import keys
 from syncline.errors import Conflict, EngineDead, SynclineError
 from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
-from syncline.v1.rollout_pb2 import FinishReason, PromptTask, RolloutGroup, Sample, VersionSpan
+from syncline.v1.rollout_pb2 import PromptTask, RolloutGroup, Sample, VersionSpan
+from syncline.wire_names import FINISH_REASON
 
 log = structlog.get_logger()
 _READ_S = 1.0
 _BACKOFF_S = 0.5
-_FINISH_REASONS = {"stop": FinishReason.FINISH_REASON_STOP, "length": FinishReason.FINISH_REASON_LENGTH}
 
 
 class Worker:
@@ -188,7 +188,7 @@ def _samples(completions: Sequence[tuple[Completion, str]], version: int) -> lis
         Sample(
             token_ids=completion.token_ids,
             log_probs=completion.log_probs,
-            finish_reason=_FINISH_REASONS[completion.finish_reason],
+            finish_reason=FINISH_REASON[completion.finish_reason],
             text=text,
             versions=[VersionSpan(version=version, start=0, stop=len(completion.token_ids))],
         )

@@ -1,5 +1,7 @@
 """How a service lives: start, be ready, drain on SIGTERM, leave with a true exit code.
 
+`main` is the whole process, from its settings to its exit code; `run_service` is its life in the event loop.
+
 The first SIGTERM or SIGINT turns readiness off and drains; a second one exits at once.
 A worker that ends by itself or raises takes the whole service down, and so does whoever asks for
 readiness: half a service that still answers health checks is worse than none.
@@ -11,11 +13,13 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from syncline import settings, telemetry
 from syncline.errors import SynclineError
+from syncline.settings import Settings
 
 log = structlog.get_logger()
 Worker = Callable[[], Awaitable[None]]
@@ -29,6 +33,22 @@ class Endpoint(Protocol):
     async def set_ready(self, ready: bool) -> None: ...
 
     async def stop(self, grace_s: float) -> None: ...
+
+
+def main(service: str, kind: type[Settings], run: Callable[[Settings], int], **fixed: Any) -> int:
+    """Load the settings, set up logs and metrics, run; returns the exit code, with the cause of a failure in the log.
+
+    `fixed` are settings that the environment has no say in.
+    """
+    chosen = settings.load(kind, **fixed)
+    telemetry.setup(service, chosen)
+    try:
+        return run(chosen)
+    except SynclineError as error:
+        log.error("cannot_start", code=error.code, error=error.message)
+    except Exception as error:  # a bug; the exit code is ours all the same
+        log.error("ended_by_a_bug", exc_info=error)
+    return 1
 
 
 async def run_service(

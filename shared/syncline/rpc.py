@@ -140,6 +140,7 @@ class Server:
         self.address = self._advertise or bound
         await self.set_ready(False)
         await self._server.start()
+        log.info("listening", address=self.address)
 
     async def set_ready(self, ready: bool) -> None:
         """What grpc.health.v1 answers: "" and every service name follow readiness, "liveness" is always serving."""

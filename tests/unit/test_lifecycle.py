@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
+import sys
+
+import pytest
 
 from syncline.errors import Unavailable
 from syncline.lifecycle import run_service
@@ -30,6 +35,38 @@ async def always() -> None:
 
 async def forever() -> None:
     await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            "Unavailable('cannot listen on 127.0.0.1:9')",
+            {"event": "cannot_start", "error": "cannot listen on 127.0.0.1:9"},
+        ),
+        ("KeyError('phase')", {"event": "ended_by_a_bug"}),
+    ],
+)
+def test_a_service_that_cannot_go_on_says_why_in_one_line_and_leaves_with_one(error: str, told: dict[str, str]) -> None:
+    program = (
+        "import sys\n"
+        "from syncline.errors import Unavailable\n"
+        "from syncline.lifecycle import main\n"
+        "from syncline.settings import ServiceSettings\n"
+        f"def run(settings):\n    raise {error}\n"
+        "sys.exit(main('reward', ServiceSettings, run, log_format='json'))\n"
+    )
+    path = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert {"service": "reward", "level": "error", **told}.items() <= json.loads(line).items()
 
 
 async def test_a_signal_drains_and_leaves_with_zero() -> None:
