@@ -43,7 +43,8 @@ def run_to_the_end(spec: RunSpec, *, server: str, token: str, choice: StackChoic
     """Submit, follow, report.
 
     `server` names a coordinator that must answer; empty takes the one of `choice`, started if need be. One that was
-    started here is stopped at the end, unless it has other runs by then. A KeyboardInterrupt cancels the run before it goes on up, with what became of the run.
+    started here is stopped at the end, unless it has other runs by then. A KeyboardInterrupt cancels the run before it
+    goes on up, with what became of the run.
     """
     api = Api(server or choice.address, token=token)
     with make_display(console) as display, _running_stack(api, server, choice, display) as use:
