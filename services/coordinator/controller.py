@@ -15,7 +15,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import diagnosis, metrics, reports
+from services.coordinator import diagnosis, idle_tasks, metrics, reports
 from services.coordinator.admission import Admission
 from services.coordinator.best import tidy, update_standings
 from services.coordinator.evaluation import Evaluator
@@ -74,7 +74,7 @@ class RunController:
             self._upkeep = await self._prepare()
             await self._train(self._upkeep)
             await asyncio.to_thread(tidy, self.run)
-            self.run.apply(RunEvent.SUCCEED)
+            self.run.apply(RunEvent.SUCCEED, idle_tasks.ending(self.run.series["steps"]))
         except SynclineError as error:
             if not self.run.state.terminal:  # a cancellation may have come first
                 self.run.apply(RunEvent.FAIL, error.message)
@@ -264,6 +264,8 @@ class RunController:
         self.run.append("samples", *reports.sample_rows(report))
         self.run.emit("step", row)
         metrics.observe_step(row)
+        if problems := idle_tasks.warnings(self.run.series["steps"]):
+            self.run.warn(problems)
 
     async def _clean_up(self) -> None:
         self._fleet.want(None)

@@ -97,9 +97,9 @@ def value_of(row: Mapping[str, Any], metric: str) -> float | None:
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], best: Best) -> Mapping[str, Any] | None:
-    """The row with the highest value; of equal ones that of the newest version."""
+    """The row with the highest value; of equal ones that of the oldest version: the later updates won nothing."""
     ranked = [row for row in rows if row["name"] == best.evaluation and value_of(row, best.metric) is not None]
-    return max(ranked, key=lambda row: (value_of(row, best.metric), row["version"]), default=None)
+    return max(ranked, key=lambda row: (value_of(row, best.metric), -row["version"]), default=None)
 
 
 def _outcome(reward: RewardSpec, sample: Answer) -> float | None:

@@ -9,10 +9,13 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from services.coordinator import endpoints
 from services.coordinator.controller import RunController
@@ -28,6 +31,7 @@ from syncline.cache import Cache
 from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
 from syncline.state import RunEvent, RunState
+from syncline.streams import CONNECTION_ERRORS, Streams
 
 log = structlog.get_logger()
 
@@ -132,11 +136,19 @@ class Runs:
         while True:
             self._queued.clear()
             waiting = [run for run in self.store.all() if not run.state.terminal]
+            await self._close_all_but(waiting)
             if not waiting:
                 self._fleet.want(None)
                 await self._queued.wait()
                 continue
             await self._drive(waiting[0])
+
+    async def _close_all_but(self, wanted: Sequence[Run]) -> None:
+        """A run that ended while Redis was away left its work open, and somebody would still pay for its rewards."""
+        streams = Streams(self._redis)
+        with suppress(RedisError, *CONNECTION_ERRORS):
+            for run_id in set(await streams.open_runs()) - {run.id for run in wanted}:
+                await streams.close_run(run_id)
 
     async def _drive(self, run: Run) -> None:
         structlog.contextvars.bind_contextvars(run_id=run.id)

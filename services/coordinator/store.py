@@ -64,7 +64,7 @@ class RunRecord(BaseModel):
     """The file that the run trains on; None where generators make its rollouts."""
     phase_seconds: dict[str, float] = {}
     warnings: list[dict[str, str]] = []
-    """What was wrong at submission without being a reason to refuse: {path, problem, allowed}."""
+    """What is wrong without being a reason to refuse or end it: {path, problem, allowed}."""
 
 
 class Run:
@@ -135,10 +135,12 @@ class Run:
         self.append("events", {"id": len(self.series["events"]) + 1, "type": kind, "at": time.time(), "data": data})
 
     def warn(self, problems: Sequence[FieldProblem]) -> None:
-        """Record what is wrong without being a reason to refuse the run."""
-        self.record.warnings = [asdict(problem) for problem in problems]
+        """Record what is wrong without being a reason to refuse or end the run; the newest of each path stays."""
+        said = [asdict(problem) for problem in problems]
+        paths = {problem.path for problem in problems}
+        self.record.warnings = [*(one for one in self.record.warnings if one["path"] not in paths), *said]
         self.save()
-        for warning in self.record.warnings:
+        for warning in said:
             self.emit("warning", warning)
 
     def append(self, name: Series, *rows: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from services.coordinator import idle_tasks
 from services.coordinator.best import best_version
 from services.coordinator.store import Run
 from syncline import checkpoints, published
@@ -70,7 +71,8 @@ def write_summary(run: Run) -> None:
 def summarize(run: Run) -> dict[str, Any]:
     """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group.
 
-    `mismatch_kl` is told by the version that generated: learner against generator on its own samples.
+    `updates` counts the steps that changed the weights. `mismatch_kl` is told by the version that generated: learner
+    against generator on its own samples.
     """
     record, steps = run.record, run.series["steps"]
     dropped: Counter[str] = Counter()
@@ -85,6 +87,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "state": record.state,
         "reason": record.reason,
         "steps": record.step,
+        "updates": idle_tasks.updates(steps),
         "evaluation": {"before": _evaluations(run, first=True), "after": _evaluations(run, first=False)},
         "best": best_version(run),
         "wall_seconds": (record.finished_at or record.created_at) - (record.started_at or record.created_at),

@@ -36,7 +36,7 @@ async def serve(settings: RewardSettings) -> int:
         groups_in_flight=settings.groups_in_flight,
     )
     server = rpc.Server(settings.bind, advertise=settings.advertise)
-    servicer = RewardServicer(scorer, pool=pool, member_id=member_id, error=lambda: worker.error or pool.error)
+    servicer = RewardServicer(scorer, pool=pool, member_id=member_id, error=lambda: worker.trouble or pool.error)
     server.add(
         add_RewardServiceServicer_to_server, servicer, name=DESCRIPTOR.services_by_name["RewardService"].full_name
     )

@@ -3,7 +3,8 @@
 A group leaves in one of three ways. Scored: to the learner, or to the coordinator for an
 evaluation. Dropped, without samples: its gold answer cannot be read, so no retry can help and
 nothing may be learned from it. Failed: the entry itself is broken; after three deliveries it
-is a dead letter. A group whose reward is down stays here, leased, until the reward is back.
+is a dead letter. A group whose reward is down stays here, leased, until the reward is back or
+its run is over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -49,6 +51,15 @@ class Backoff:
         return min(self.longest_s, self.first_s * 2.0 ** min(attempt, 30))
 
 
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Why a group has no reward yet."""
+
+    run_id: str
+    cause: str
+    since: float
+
+
 class RewardWorker:
     """One consumer of the rollout stream, with several groups in work."""
 
@@ -75,9 +86,9 @@ class RewardWorker:
             redis, stream=keys.ROLLOUTS, group=keys.REWARD_GROUP, consumer=consumer, lease_s=lease_s
         )
         self._held: dict[str, Entry] = {}
-        self._waiting: dict[str, str] = {}  # entry id -> why its reward is unavailable
-        self._waiting_since = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, _Wait] = {}  # by entry id
+        self._scoring: set[str] = set()  # entry ids
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by entry id
         self._stop = asyncio.Event()
         self._finish_s = 0.0
         self._stopped = asyncio.Event()
@@ -87,7 +98,7 @@ class RewardWorker:
         """Take and score groups until drained or cancelled; either way what is unfinished is handed back."""
         self._stopped.clear()
         try:
-            async with self._consumer.leased(self._held):
+            async with self._consumer.leased(self._held, lost=self._let_go):
                 while not self._stop.is_set():
                     entries = await self._take()
                     if self._stop.is_set():  # the read was under way
@@ -106,7 +117,7 @@ class RewardWorker:
         await self._stopped.wait()
 
     def status(self) -> Mapping[str, Any]:
-        """What the fleet shows of this member; `waiting` is there only while a reward is down."""
+        """What the fleet shows of this member; `waiting` says by run why it waits, only while a reward is down."""
         status: dict[str, Any] = {
             "rewards": self._scorer.offers,
             "phase": "waiting" if self._waiting else "scoring" if self._held else "idle",
@@ -116,16 +127,28 @@ class RewardWorker:
         if self.error:
             status["error"] = self.error
         if self._waiting:
-            causes = "; ".join(sorted(set(self._waiting.values())))
-            seconds = time.monotonic() - self._waiting_since
-            status["waiting"] = f"no reward for {seconds:.0f} s (groups held: {len(self._waiting)}): {causes}"
+            status["waiting"] = {run_id: self._why_it_waits(run_id) for run_id in self._runs_waiting()}
         return status
+
+    @property
+    def trouble(self) -> str:
+        """What goes wrong at the moment, in words."""
+        return "; ".join(self.status().get("waiting", {}).values()) or self.error
+
+    def _runs_waiting(self) -> list[str]:
+        return sorted({wait.run_id for wait in self._waiting.values()})
+
+    def _why_it_waits(self, run_id: str) -> str:
+        waits = [wait for wait in self._waiting.values() if wait.run_id == run_id]
+        seconds = time.monotonic() - min(wait.since for wait in waits)
+        causes = "; ".join(sorted({wait.cause for wait in waits}))
+        return f"no reward for {seconds:.0f} s (groups held: {len(waits)}): {causes}"
 
     async def _take(self) -> list[Entry]:
         """Groups to start on. Those that wait for a reward leave room for others, whose reward may be up."""
         working = len(self._held) - len(self._waiting)
         if working >= self._groups_in_flight or len(self._held) >= 16 * self._groups_in_flight:
-            await asyncio.wait(self._tasks, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._tasks.values(), timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
             return []
         return await self._insist(
             lambda: self._consumer.take(self._groups_in_flight - working, wait_s=_POLL_S), otherwise=[]
@@ -134,15 +157,23 @@ class RewardWorker:
     def _start(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._held[entry.id] = entry
-            task = asyncio.create_task(self._work(entry))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = self._tasks[entry.id] = asyncio.create_task(self._work(entry))
+            task.add_done_callback(partial(self._ended, entry))
+
+    def _ended(self, entry: Entry, task: asyncio.Task[None]) -> None:
+        del self._tasks[entry.id]
+
+    def _let_go(self, entry: Entry) -> None:
+        """Nobody wants this verdict from us any more: its run is over, or another consumer has the group."""
+        if entry.id in self._scoring:  # and not in the midst of its hand-over
+            self._tasks[entry.id].cancel()
+            self._count("lost")
 
     async def _finish(self) -> None:
         """Groups in work may still be scored; those that wait for a reward that is down may wait elsewhere."""
         deadline = time.monotonic() + self._finish_s
         while len(self._tasks) > len(self._waiting) and (left_s := deadline - time.monotonic()) > 0:
-            await asyncio.wait(self._tasks, timeout=min(left_s, _POLL_S), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._tasks.values(), timeout=min(left_s, _POLL_S), return_when=asyncio.FIRST_COMPLETED)
 
     async def _work(self, entry: Entry) -> None:
         try:
@@ -156,12 +187,15 @@ class RewardWorker:
             except InvalidSpec as error:
                 await self._fail(entry, cause=f"unknown reward: {error.message}")
                 return
+            self._scoring.add(entry.id)
             try:
                 scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
             except InvalidSpec as error:
                 log.warning("group_dropped", cause=_GOLD_UNPARSABLE, error=error.message, **_place(group))
                 self._count("dropped")
                 scored = _dropped(group)
+            finally:
+                self._scoring.discard(entry.id)
             await self._hand_over(entry, group, scored)
         except Exception as error:  # the boundary: one group must not take the service down
             log.error("group_failed", exc_info=error)
@@ -188,9 +222,9 @@ class RewardWorker:
 
     def _wait_for(self, entry: Entry, cause: str) -> None:
         if not self._waiting:
-            self._waiting_since = time.monotonic()
-            log.warning("reward_unavailable", cause=cause)
-        self._waiting[entry.id] = self.error = cause
+            log.warning("reward_unavailable", cause=cause, run=entry.run_id)
+        known = self._waiting.get(entry.id)
+        self._waiting[entry.id] = _Wait(entry.run_id, cause, known.since if known else time.monotonic())
 
     async def _hand_over(self, entry: Entry, group: pb.RolloutGroup, scored: pb.ScoredGroup) -> None:
         run_id = group.task.key.run_id
@@ -229,9 +263,10 @@ class RewardWorker:
 
     async def _hand_back(self) -> None:
         unfinished = list(self._held.values())
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._give_back(unfinished)
 
     async def _give_back(self, entries: Sequence[Entry]) -> None:

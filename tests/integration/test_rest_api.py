@@ -25,6 +25,7 @@ from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from syncline import keys, standings
 from syncline.storage import FolderStorage
+from syncline.streams import Streams
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
 
@@ -184,6 +185,21 @@ async def test_a_pending_run_can_be_cancelled_once_and_for_all(api: httpx.AsyncC
         assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     summary = json.loads(Path(run["summary_path"]).read_text())
     assert (summary["state"], summary["steps"]) == ("cancelled", 0)
+
+
+async def test_work_that_a_run_left_open_is_closed_before_another_one_starts(project: Path, redis: Redis) -> None:
+    # Given a run that was cancelled while Redis did not answer
+    async with serving(project, redis) as (client, runs):
+        run = (await client.post("/v1/runs", json=spec())).json()
+        await client.post(f"/v1/runs/{run['id']}:cancel")
+        await Streams(redis).open_run(run["id"])
+        # When the coordinator looks for the next one
+        driving = asyncio.create_task(runs.run())
+        async with asyncio.timeout(10):
+            while await Streams(redis).open_runs():
+                await asyncio.sleep(0.01)
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
 
 
 async def test_what_does_not_exist_is_a_problem_document(api: httpx.AsyncClient) -> None:
