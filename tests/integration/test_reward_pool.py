@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -21,6 +20,7 @@ from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import InvalidSpec, Unavailable
 from syncline.runspec import MathReward as MathSpec
 from tests.integration.reward_groups import running_process, until
+from tests.integration.verifier_processes import cpu_ticks, niceness, parent_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,28 +55,6 @@ async def pool() -> AsyncIterator[VerifierPool]:
 async def outcome_of(pool: VerifierPool, *, gold: str, answer: str) -> Outcome:
     outcome = await pool.ask(Question("math", gold=gold, answer=answer))
     return replace(outcome, seconds=0.0)
-
-
-def stat_of(pid: int) -> list[int]:
-    """The numbers of /proc/PID/stat, from the parent's id on; zeros for a process that is gone."""
-    try:
-        fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return [0] * 50
-    return [int(field) for field in fields[1:]]
-
-
-def parent_of(pid: int) -> int:
-    return stat_of(pid)[0]
-
-
-def cpu_ticks(pid: int) -> int:
-    """Hundredths of a second of CPU time that a process has used."""
-    return sum(stat_of(pid)[10:12])
-
-
-def niceness(pid: int) -> int:
-    return stat_of(pid)[15]
 
 
 async def at_work(pool: VerifierPool) -> set[int]:
@@ -199,14 +177,26 @@ async def test_a_check_that_crashes_every_worker_is_a_timeout_with_its_cause(poo
     await whole(pool)
 
 
-async def test_a_frozen_worker_is_killed_at_the_wall_clock_deadline_and_its_check_repeated() -> None:
-    async with running(wall_s=3.0) as pool:
-        before = pool.pids
-        for pid in before:
-            os.kill(pid, signal.SIGSTOP)
-        outcomes = await asyncio.gather(*(outcome_of(pool, gold="5", answer="5") for _ in range(WORKERS)))
-        assert outcomes == [RIGHT] * WORKERS
-        await whole(pool, without=before)
+async def test_a_frozen_worker_is_killed_at_the_wall_clock_deadline_and_replaced_within_a_second() -> None:
+    async with running(wall_s=2.0) as pool:
+        seconds: list[float] = []
+        while not seconds or (min(seconds) > 1.0 and len(seconds) < 5):  # one quiet moment of a busy machine is enough
+            # given workers that are all frozen when they are asked
+            await whole(pool)
+            before = pool.pids
+            for pid in before:
+                os.kill(pid, signal.SIGSTOP)
+            checks = [asyncio.create_task(outcome_of(pool, gold="5", answer="10/2")) for _ in range(WORKERS)]
+            # when the first of them is killed
+            await until(lambda before=before: before - pool.pids, what="a worker is killed at the deadline")
+            killed_at, left = time.monotonic(), len(before & pool.pids)
+            # then it has a successor at once, and every check has its answer all the same
+            await until(lambda left=left: len(pool.pids) >= left + 1, what="it is replaced")
+            seconds.append(time.monotonic() - killed_at)
+            assert await asyncio.gather(*checks) == [RIGHT] * WORKERS
+            for pid in before & pool.pids:
+                os.kill(pid, signal.SIGCONT)
+        assert min(seconds) < 1.0  # tens of milliseconds on an idle machine
 
 
 async def test_a_check_whose_every_worker_is_killed_from_outside_is_unavailable_in_the_end_and_no_wrong_answer(
@@ -245,14 +235,21 @@ async def test_checks_that_a_lost_worker_held_and_had_not_begun_do_not_go_behind
         assert patient in pool.pids
 
 
-async def test_memory_is_bounded_and_a_worker_that_grew_large_is_replaced() -> None:
+async def test_memory_is_bounded_and_a_worker_that_grew_large_is_replaced_within_a_second() -> None:
     async with running(cpu_s=10.0, memory_mb=256) as pool:
-        before = pool.pids
-        outcome = await outcome_of(pool, gold="42", answer=r"\boxed{2^{10^{12}}}")
-        assert outcome.score == 0.0
-        assert outcome.last
-        await until(lambda: len(pool.pids) == pool.size and pool.pids != before, what="the worker is replaced")
-        assert await outcome_of(pool, gold="42", answer="42") == RIGHT
+        seconds: list[float] = []
+        while not seconds or (min(seconds) > 1.0 and len(seconds) < 5):  # one quiet moment of a busy machine is enough
+            await whole(pool)
+            before = pool.pids
+            outcome = await outcome_of(pool, gold=f"4{len(seconds)}", answer=r"\boxed{2^{10^{12}}}")
+            ended_at = time.monotonic()
+            assert outcome.score == 0.0
+            assert outcome.last
+            await until(lambda before=before: len(pool.pids - before) >= 1, what="the worker is replaced")
+            seconds.append(time.monotonic() - ended_at)
+        assert min(seconds) < 1.0
+        await whole(pool)
+        assert await outcome_of(pool, gold="42", answer="84/2") == RIGHT
 
 
 async def test_workers_that_keep_ending_are_not_started_for_ever() -> None:
