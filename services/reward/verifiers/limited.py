@@ -50,8 +50,9 @@ def check(question: Question, *, cpu_s: float) -> Outcome:
 
 
 def _within(question: Question, cpu_s: float) -> Outcome:
-    signal.signal(signal.SIGPROF, _out_of_time)
-    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)  # which ends the process
+    if signal.getsignal(signal.SIGPROF) is not _out_of_time:
+        signal.signal(signal.SIGPROF, _out_of_time)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)  # which ends the process
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s + _KILL_AFTER_S)
         signal.setitimer(signal.ITIMER_PROF, cpu_s, _REPEAT_S)
