@@ -26,7 +26,9 @@ from services.reward.metrics import GROUPS
 from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict, messages_of
 from syncline import keys
+from syncline.backoff import Backoff
 from syncline.errors import InvalidSpec
+from syncline.insist import insist
 from syncline.rewardspec import RewardSpec
 from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
 from syncline.v1 import rollout_pb2 as pb
@@ -37,18 +39,9 @@ Reply = TypeVar("Reply")
 _POLL_S = 0.5
 """Longest blocking read; a drain waits for it, as a read that is cut off may lose what it was given."""
 _HAND_BACK_S = 2.0
+_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
+"""Of a reward that is unavailable."""
 _GOLD_UNPARSABLE = "scoring: gold_unparsable"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """Pauses between attempts: doubling, bounded."""
-
-    first_s: float = 0.5
-    longest_s: float = 30.0
-
-    def pause_s(self, attempt: int) -> float:
-        return min(self.longest_s, self.first_s * 2.0 ** min(attempt, 30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +64,7 @@ class RewardWorker:
         consumer: str,
         lease_s: float,
         groups_in_flight: int,
-        reward_backoff: Backoff = Backoff(),
-        redis_backoff: Backoff = Backoff(first_s=0.1, longest_s=2.0),
+        backoff: Backoff = _BACKOFF,
     ) -> None:
         self.groups: Counter[str] = Counter()
         """Groups by what became of them."""
@@ -80,8 +72,7 @@ class RewardWorker:
         """The last failure in words."""
         self._scorer = scorer
         self._groups_in_flight = groups_in_flight
-        self._reward_backoff = reward_backoff
-        self._redis_backoff = redis_backoff
+        self._backoff = backoff
         self._consumer = StreamConsumer(
             redis, stream=keys.ROLLOUTS, group=keys.REWARD_GROUP, consumer=consumer, lease_s=lease_s
         )
@@ -207,7 +198,7 @@ class RewardWorker:
     async def _verdicts(self, entry: Entry, items: Sequence[Item], spec: RewardSpec) -> list[pb.Verdict]:
         """A verdict for every sample. Waits as long as the reward is down: `unavailable` never leaves this service."""
         verdicts: dict[int, Verdict] = {}
-        attempt = 0
+        pauses = self._backoff.pauses()
         while missing := [index for index in range(len(items)) if index not in verdicts]:
             given = await self._scorer.score(spec, [items[index] for index in missing])
             down = [verdict.cause for verdict in given if verdict.status == "unavailable"]
@@ -216,8 +207,7 @@ class RewardWorker:
             }
             if down:
                 self._wait_for(entry, f"{spec.place}: {down[0]}")
-                await asyncio.sleep(self._reward_backoff.pause_s(attempt))
-                attempt += 1
+                await asyncio.sleep(next(pauses))
         return [verdicts[index].to_message() for index in range(len(items))]
 
     def _wait_for(self, entry: Entry, cause: str) -> None:
@@ -243,23 +233,13 @@ class RewardWorker:
 
     async def _insist(self, call: Callable[[], Awaitable[Reply]], *, otherwise: Reply) -> Reply:
         """Call Redis until it answers; `otherwise` when the service stops before that."""
-        attempt = 0
-        while True:
-            try:
-                reply = await call()
-            except (RedisError, *CONNECTION_ERRORS) as error:
-                if self._stop.is_set():
-                    return otherwise
-                if attempt == 0:
-                    self.error = f"Redis does not answer: {error}"
-                    log.warning("redis_unavailable", error=str(error))
-                await asyncio.sleep(self._redis_backoff.pause_s(attempt))
-                attempt += 1
-            else:
-                if attempt:
-                    self.error = ""
-                    log.info("redis_answers_again")
-                return reply
+        try:
+            return await insist(call, tell=self._tell, give_up=self._stop.is_set)
+        except (RedisError, *CONNECTION_ERRORS):
+            return otherwise
+
+    def _tell(self, trouble: str) -> None:
+        self.error = trouble
 
     async def _hand_back(self) -> None:
         unfinished = list(self._held.values())

@@ -17,6 +17,7 @@ from services.reward.judge_reward import JudgeReward
 from services.reward.model_reward import ModelReward
 from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict
+from syncline.backoff import Backoff
 from syncline.membership import Registration, members
 from syncline.rewardspec import JudgeReward as JudgeSpec
 from syncline.rewardspec import RewardModelReward as ModelSpec
@@ -31,7 +32,7 @@ KEY = "sk-secret-0123456789"
 
 @pytest.fixture
 async def endpoints() -> AsyncIterator[Endpoints]:
-    made = Endpoints(pause_s=0.01)
+    made = Endpoints(backoff=Backoff(first_s=0.01, longest_s=0.1))
     yield made
     await made.close()
 
