@@ -41,7 +41,6 @@ async def serve(settings: InferenceSettings) -> int:
         role="inference",
         id=member_id,
         address=server.address,
-        host=settings.hostname(),
         ttl_s=settings.membership_ttl_s,
         status=lambda: status(generator),
     )

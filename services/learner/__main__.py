@@ -52,7 +52,6 @@ async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
         role="learner",
         id=learner.id,
         address=server.address,
-        host=settings.hostname(),
         ttl_s=settings.membership_ttl_s,
         status=learner.member_status,
     )

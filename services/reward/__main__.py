@@ -46,7 +46,6 @@ async def serve(settings: RewardSettings) -> int:
         role="reward",
         id=member_id,
         address=server.address,
-        host=settings.hostname(),
         ttl_s=settings.membership_ttl_s,
         status=worker.status,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -57,12 +58,13 @@ class Registration:
         role: Role,
         id: str,
         address: str,
-        host: str,
         ttl_s: float,
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._redis = redis
-        self._member = Member(id=id, role=role, address=address, host=host, pid=os.getpid(), started_at=time.time())
+        self._member = Member(
+            id=id, role=role, address=address, host=socket.gethostname(), pid=os.getpid(), started_at=time.time()
+        )
         self._ttl_s = ttl_s
         self._status = status
         self._news = asyncio.Event()

@@ -5,7 +5,6 @@ Run specs never hold a host name or a secret, and settings never hold an experim
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -61,9 +60,6 @@ class ServiceSettings(BaseSettings):
     def finish_s(self) -> float:
         """Seconds of the grace in which work under way is finished; in the last five what is left is handed back."""
         return max(0.0, self.grace_s - _HAND_BACK_S)
-
-    def hostname(self) -> str:
-        return socket.gethostname()
 
 
 Settings = TypeVar("Settings", bound=ServiceSettings)

@@ -370,7 +370,7 @@ async def test_a_group_waits_for_a_judge_that_is_down_and_the_fleet_says_so(redi
         reward_json = judge(server).model_dump_json()
         one = worker(redis, Scorer({"judge": JudgeReward(endpoints)}))
         registration = Registration(
-            redis, role="reward", id="reward-0", address="unix:/none", host="here", ttl_s=6.0, status=one.status
+            redis, role="reward", id="reward-0", address="unix:/none", ttl_s=6.0, status=one.status
         )
         async with working(one):
             await add(redis, group("red", "blue", reward_json=reward_json))

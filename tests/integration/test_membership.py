@@ -12,7 +12,7 @@ from syncline.membership import Registration, members
 
 def registration(redis: Redis, id: str) -> Registration:
     status = {"phase": "serving"}
-    return Registration(redis, role="inference", id=id, address="unix:x", host="h", ttl_s=60.0, status=lambda: status)
+    return Registration(redis, role="inference", id=id, address="unix:x", ttl_s=60.0, status=lambda: status)
 
 
 async def test_a_member_is_found_as_it_described_itself(redis: Redis) -> None:
