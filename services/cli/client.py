@@ -41,9 +41,8 @@ class Api:
             base_url=self.server,
             timeout=_TIMEOUT,
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            trust_env=not is_loopback(
-                urlsplit(self.server).hostname or ""
-            ),  # a proxy has no way to this machine's loopback
+            # A proxy, if the environment names one, has no way to this machine's loopback.
+            trust_env=not is_loopback(urlsplit(self.server).hostname or ""),
             transport=transport,
         )
 

@@ -19,7 +19,7 @@ from syncline.algo.evaluation import (
     pass_at,
     pass_at_sizes,
 )
-from syncline.rewardspec import JudgeReward, RewardSpec
+from syncline.rewardspec import JudgeSpec, RewardSpec
 from syncline.runspec import Best, Evaluation
 
 Measure = Literal["accuracy", "win_rate", "score"]
@@ -27,7 +27,7 @@ Measure = Literal["accuracy", "win_rate", "score"]
 
 def compares_with_seed(reward: RewardSpec) -> bool:
     """Whether the reward is the share of comparisons won against the seed model's answers."""
-    return isinstance(reward, JudgeReward) and reward.mode == "versus_seed"
+    return isinstance(reward, JudgeSpec) and reward.mode == "versus_seed"
 
 
 def measure_of(reward: RewardSpec) -> Measure:

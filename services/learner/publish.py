@@ -13,14 +13,10 @@ import torch
 from safetensors import SafetensorError
 
 from services.learner.batch import TokenRows
-from services.learner.policy import DTYPES, Policy
+from services.learner.policy import DTYPES, TOLERANCES, Policy
 from syncline import ids, published
 from syncline.storage import Storage
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
-
-TOLERANCES = {"float32": 1e-3, "bfloat16": 0.35}
-"""Largest difference of a log-probability between honest engines, in nats: float32 engines were seen to differ by
-1e-5, bfloat16 ones by 0.1 to 0.2 on sharp random models."""
 
 _PROBE_TOKENS = 32
 _SHARD_SIZE = "2GB"  # safetensors holds the interpreter lock while it writes a file; between files leases are renewed
@@ -76,7 +72,7 @@ def probe(policy: Policy, *, dtype: str) -> dict[str, Any]:
         num_tokens=len(token_ids),
     )
     log_probs_RT, _ = policy.score(rows)
-    return {"token_ids": token_ids, "log_probs": log_probs_RT[0].tolist(), "tolerance": TOLERANCES[dtype]}
+    return {"token_ids": token_ids, "log_probs": log_probs_RT[0].tolist(), "tolerance": TOLERANCES[DTYPES[dtype]]}
 
 
 def _describe(folder: Path, *, dtype: str, seed_folder: Path) -> None:

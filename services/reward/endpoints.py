@@ -23,7 +23,7 @@ import httpx
 from services.reward.metrics import CHECK_SECONDS, RETRIES
 from syncline.backoff import Backoff
 from syncline.errors import Unavailable
-from syncline.rewardspec import Endpoint
+from syncline.rewardspec import EndpointSpec
 
 Answer = TypeVar("Answer")
 
@@ -68,7 +68,9 @@ class Endpoints:
         self._gates: dict[tuple[str, int, float | None], _Gate] = {}
         self._client: httpx.AsyncClient | None = None
 
-    async def post(self, spec: Endpoint, url: str, body: Mapping[str, Any], *, read: Callable[[Any], Answer]) -> Answer:
+    async def post(
+        self, spec: EndpointSpec, url: str, body: Mapping[str, Any], *, read: Callable[[Any], Answer]
+    ) -> Answer:
         """Send `body` and return what `read` makes of the decoded answer.
 
         A `read` that raises KeyError, IndexError, TypeError or ValueError says that the answer has the wrong form:
@@ -91,7 +93,7 @@ class Endpoints:
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def _gate(self, spec: Endpoint) -> _Gate:
+    def _gate(self, spec: EndpointSpec) -> _Gate:
         """Tasks that give an endpoint the same limits share them; a task that changes them starts afresh."""
         limits = (spec.endpoint, spec.concurrency, spec.requests_per_minute)
         if limits not in self._gates:
@@ -105,7 +107,7 @@ class Endpoints:
 
     async def _attempt(
         self,
-        spec: Endpoint,
+        spec: EndpointSpec,
         url: str,
         body: Mapping[str, Any],
         key: str,
@@ -135,7 +137,7 @@ class Endpoints:
             said = _shown(response.text, key)
             raise _Again(f"{url} gave an answer of the wrong form ({type(error).__name__}: {said!r})") from None
 
-    def _key(self, spec: Endpoint) -> str:
+    def _key(self, spec: EndpointSpec) -> str:
         """The API key that the spec names. Read anew for each request, as a mounted secret may be rotated."""
         if spec.key is None:
             return ""
@@ -152,7 +154,7 @@ class Endpoints:
 class _Gate:
     """How many requests an endpoint has at a time, and how soon after each other they start."""
 
-    def __init__(self, spec: Endpoint) -> None:
+    def __init__(self, spec: EndpointSpec) -> None:
         self._room = asyncio.Semaphore(spec.concurrency)
         self._apart_s = 60.0 / spec.requests_per_minute if spec.requests_per_minute is not None else 0.0
         self._next_start = 0.0
@@ -166,7 +168,7 @@ class _Gate:
             yield
 
 
-def _failure(response: httpx.Response, spec: Endpoint, key: str) -> Exception:
+def _failure(response: httpx.Response, spec: EndpointSpec, key: str) -> Exception:
     """What a status other than 200 means."""
     status, said = response.status_code, _message(response, key)
     if status in _TRY_AGAIN:

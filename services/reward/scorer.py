@@ -72,7 +72,7 @@ class Scorer:
 
 def _shaped(verdict: Verdict, spec: RewardSpec, item: Item) -> Verdict:
     """What has a number is shaped, a wrong answer like a right one."""
-    if verdict.score is None or verdict.status == "unavailable":
+    if verdict.score is None:
         return verdict
     score = shaped(verdict.score, spec.shaping, tokens=item.tokens, max_tokens=item.max_tokens)
     return replace(verdict, raw_score=verdict.score, score=score)

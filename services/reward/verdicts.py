@@ -35,7 +35,7 @@ class Verdict:
     """What became of the attempt to score a sample. Only `unavailable` is worth another attempt."""
 
     status: VerdictName
-    score: float | None = 0.0
+    score: float | None = None
     """None: there is no number, and the sample trains nothing. Unparsable and timeout are 0 by a verifier, which
     says that the answer is wrong, and None by a judge or a reward model, which says nothing of the answer."""
     raw_score: float = 0.0
@@ -47,7 +47,7 @@ class Verdict:
     def to_message(self) -> pb.Verdict:
         return pb.Verdict(
             status=VERDICT_STATUS[self.status],
-            score=None if self.status == "unavailable" else self.score,
+            score=self.score,
             raw_score=self.raw_score,
             cause=self.cause,
             seconds=self.seconds,

@@ -17,7 +17,7 @@ from services.reward.verifiers.registry import VERIFIERS
 from services.reward.verifiers.verifier import Verifier
 from services.reward.verifiers.wire import Outcome, Question
 from syncline.errors import FieldProblem, InvalidSpec, Unavailable
-from syncline.rewardspec import RewardSpec, VerifierReward
+from syncline.rewardspec import RewardSpec, VerifierSpec
 
 log = structlog.get_logger()
 
@@ -72,7 +72,7 @@ class Verification:
         for question in waiting:
             if found[question].status != "unavailable":
                 seconds.observe(found[question].seconds)
-        too_long = Verdict("unparsable", cause=self._too_long(chosen))
+        too_long = Verdict("unparsable", score=0.0, cause=self._too_long(chosen))
         return [too_long if question is None else found[question] for question in questions]
 
     def _gold(self, chosen: _Chosen, answer: str) -> str:
@@ -138,7 +138,7 @@ class Verification:
 
 
 def _chosen(spec: RewardSpec) -> _Chosen:
-    if not isinstance(spec, VerifierReward):
+    if not isinstance(spec, VerifierSpec):
         return _Chosen("math", VERIFIERS["math"], "{}")
     verifier = VERIFIERS.get(spec.name)
     if verifier is None:

@@ -37,7 +37,7 @@ class OverlongPenalty(Part):
 ShapingSpec = Annotated[LengthPenalty | OverlongPenalty, Field(discriminator="type")]
 
 
-class Reward(Part):
+class RewardFields(Part):
     """What all rewards share."""
 
     type: str
@@ -65,7 +65,7 @@ class Reward(Part):
         return self.type
 
 
-class MathReward(Reward):
+class MathSpec(RewardFields):
     """1 when Math-Verify finds the completion's answer equal to the row's `answer`, else 0."""
 
     type: Literal["math"]
@@ -75,7 +75,7 @@ class MathReward(Reward):
         return True
 
 
-class VerifierReward(Reward):
+class VerifierSpec(RewardFields):
     """A verifier of your own, by its name in the reward service (services/reward/verifiers/registry.py)."""
 
     type: Literal["verifier"]
@@ -94,7 +94,7 @@ class VerifierReward(Reward):
         return f"{self.type}:{self.name}"
 
 
-class Endpoint(Reward):
+class EndpointSpec(RewardFields):
     """A model behind an OpenAI-compatible server."""
 
     endpoint: str = Field(pattern=r"^https?://[^@?#\s]+$")
@@ -114,7 +114,7 @@ class Endpoint(Reward):
         return f"{self.type} at {self.endpoint}"
 
 
-class JudgeReward(Endpoint):
+class JudgeSpec(EndpointSpec):
     """A score by an LLM judge."""
 
     type: Literal["judge"]
@@ -133,20 +133,20 @@ class JudgeReward(Endpoint):
     max_tokens: int = Field(default=2048, ge=1)
 
     @model_validator(mode="after")
-    def _template_has_its_places(self) -> JudgeReward:
+    def _template_has_its_places(self) -> JudgeSpec:
         places = ("{answer}",) if self.mode == "pointwise" else ("{first}", "{second}")
         if self.template is not None and (missing := [place for place in places if place not in self.template]):
             raise ValueError(f"the template of a {self.mode} judge needs {' and '.join(missing)}")
         return self
 
 
-class RewardModelReward(Endpoint):
+class ModelSpec(EndpointSpec):
     """A scalar by a sequence-classification model behind vLLM's pooling server."""
 
     type: Literal["reward_model"]
 
 
 RewardSpec = Annotated[
-    MathReward | VerifierReward | JudgeReward | RewardModelReward,
+    MathSpec | VerifierSpec | JudgeSpec | ModelSpec,
     Field(discriminator="type"),
 ]

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from syncline.algo.schedule import Change, Period, Schedule
 from syncline.algorithmspec import AlgorithmSpec
 from syncline.errors import Conflict, FieldProblem, InvalidSpec
-from syncline.rewardspec import JudgeReward, MathReward, Name, Part, RewardSpec
+from syncline.rewardspec import JudgeSpec, MathSpec, Name, Part, RewardSpec
 from syncline.spec_problems import problems_of
 
 
@@ -129,7 +129,7 @@ class Evaluation(Part):
 
     name: Name
     data: str = Field(min_length=1)
-    reward: RewardSpec = MathReward(type="math")
+    reward: RewardSpec = MathSpec(type="math")
     every: int | None = Field(default=None, ge=1)
     """Steps between evaluations; null evaluates only before and after."""
     samples: int = Field(default=1, ge=1, le=1024)
@@ -226,12 +226,12 @@ class RunSpec(Part):
             if task.pair_rule.type == "random" and task.reward.graded:
                 problem = f"random pairs need a reward of right or wrong, and this {task.reward.type!r} is graded"
                 yield FieldProblem(f"tasks.{index}.pairs.type", problem, "'best_vs_worst'")
-            if isinstance(task.reward, JudgeReward) and task.reward.mode == "versus_seed":
+            if isinstance(task.reward, JudgeSpec) and task.reward.mode == "versus_seed":
                 problem = "versus_seed compares with the seed model's answers, which only evaluations have"
                 yield FieldProblem(f"tasks.{index}.reward.mode", problem, "'pointwise' or 'pairwise'")
         for index, evaluation in enumerate(self.evaluation):
             reward = evaluation.reward
-            if isinstance(reward, JudgeReward) and reward.mode == "pairwise" and evaluation.samples < 2:
+            if isinstance(reward, JudgeSpec) and reward.mode == "pairwise" and evaluation.samples < 2:
                 problem = "pairwise compares the samples of a prompt with each other, and there is one"
                 yield FieldProblem(f"evaluation.{index}.samples", problem, "at least 2, or the mode versus_seed")
 

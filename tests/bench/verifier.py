@@ -32,7 +32,7 @@ from services.reward.verdicts import Item
 from services.reward.verifier_reward import Verification
 from services.reward.verifiers.answers import gold_in
 from services.reward.verifiers.pool import VerifierPool
-from syncline.rewardspec import MathReward
+from syncline.rewardspec import MathSpec
 from tests.bench.report import BenchFailed, Figure, Measured, Options
 
 WORKERS = 2
@@ -40,7 +40,7 @@ SAMPLES = 8
 GROUPS_IN_FLIGHT = 64
 HOSTILE_IN_FLIGHT = 8
 TARGET_RATIO, TARGET_UNDER_ATTACK = 1.7, 0.7
-SPEC = MathReward(type="math")
+SPEC = MathSpec(type="math")
 
 HOSTILE = (
     r"9^{{9^{{9^{{9^{{{}}}}}}}}}",

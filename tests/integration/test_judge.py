@@ -19,8 +19,7 @@ from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict
 from syncline.backoff import Backoff
 from syncline.membership import Registration, members
-from syncline.rewardspec import JudgeReward as JudgeSpec
-from syncline.rewardspec import RewardModelReward as ModelSpec
+from syncline.rewardspec import JudgeSpec, ModelSpec
 from syncline.streams import Streams
 from syncline.v1 import rollout_pb2 as pb
 from tests.integration.reward_groups import add, group, scored, until, worker

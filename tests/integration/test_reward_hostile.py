@@ -14,13 +14,13 @@ from services.reward.verifier_reward import Verification
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.wire import Limits
 from syncline.errors import InvalidSpec
-from syncline.rewardspec import MathReward, VerifierReward
+from syncline.rewardspec import MathSpec, VerifierSpec
 from tests.integration.reward_groups import until
 from tests.integration.verifier_processes import cpu_seconds
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SPEC = MathReward(type="math")
+SPEC = MathSpec(type="math")
 GOLD = "42"
 
 TIMEOUT = {("timeout", "more than 0.5 s of CPU time"), ("timeout", "verifier ended: SIGVTALRM")}
@@ -129,7 +129,7 @@ async def test_honest_answers_overtake_hostile_ones(pool: VerifierPool) -> None:
 
 async def test_a_completion_that_is_looked_at_as_a_whole_is_capped_too(pool: VerifierPool) -> None:
     reward = Verification(pool, answer_chars=64, completion_chars=100)
-    exact = VerifierReward(type="verifier", name="exact_match")
+    exact = VerifierSpec(type="verifier", name="exact_match")
     short, long = await reward.score(exact, [Item("", "a" * 100, "a" * 100), Item("", "a" * 101, "a" * 100)])
     assert (short.status, short.score) == ("scored", 1.0)
     assert (long.status, long.score, long.cause) == ("unparsable", 0.0, "completion above 100 characters")
@@ -137,11 +137,11 @@ async def test_a_completion_that_is_looked_at_as_a_whole_is_capped_too(pool: Ver
 
 @pytest.mark.parametrize(
     ("spec", "gold"),
-    [(SPEC, r"\boxed{" + "1+" * 60 + "1}"), (VerifierReward(type="verifier", name="exact_match"), "a" * 101)],
+    [(SPEC, r"\boxed{" + "1+" * 60 + "1}"), (VerifierSpec(type="verifier", name="exact_match"), "a" * 101)],
     ids=["a part of it", "the whole"],
 )
 async def test_a_gold_answer_above_the_cap_is_an_error_of_the_data(
-    pool: VerifierPool, spec: MathReward | VerifierReward, gold: str
+    pool: VerifierPool, spec: MathSpec | VerifierSpec, gold: str
 ) -> None:
     reward = Verification(pool, answer_chars=64, completion_chars=100)
     with pytest.raises(InvalidSpec, match=r"answer: .* has 1\d\d characters, and (64|100) are checked"):

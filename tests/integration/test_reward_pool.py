@@ -18,7 +18,7 @@ from services.reward.verifier_reward import Verification
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import InvalidSpec, Unavailable
-from syncline.runspec import MathReward as MathSpec
+from syncline.runspec import MathSpec as MathSpec
 from tests.integration.reward_groups import running_process, until
 from tests.integration.verifier_processes import cpu_ticks, niceness, parent_of
 

@@ -18,8 +18,7 @@ from services.reward.judges.replies import Reply
 from services.reward.model_reward import ModelReward
 from services.reward.verdicts import Item
 from syncline.backoff import Backoff
-from syncline.rewardspec import JudgeReward as JudgeSpec
-from syncline.rewardspec import RewardModelReward as ModelSpec
+from syncline.rewardspec import JudgeSpec, ModelSpec
 from tests.integration.vllm_server import starting
 
 pytest.importorskip("vllm")

@@ -14,9 +14,9 @@ from services.coordinator.plan import task_of_slot
 from services.coordinator.prompts import Prompt, PromptPlan, Row, read_rows
 from syncline import runspec
 from syncline.errors import InvalidSpec, RunFailed
-from syncline.runspec import MathReward
+from syncline.runspec import MathSpec
 
-MATH = MathReward(type="math")
+MATH = MathSpec(type="math")
 
 
 def encode(prompt: Prompt) -> tuple[tuple[int, ...], str]:
