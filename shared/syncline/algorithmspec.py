@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 from pydantic import Field
 
 from syncline.errors import FieldProblem
-from syncline.rewardspec import Part
+from syncline.spec_part import Part
 
 if TYPE_CHECKING:
     from syncline.algo.algorithm import Algorithm

@@ -1,4 +1,4 @@
-"""The parts of a run spec that say how a sample is rewarded, and the base of every part.
+"""The parts of a run spec that say how a sample is rewarded.
 
 A task carries its reward through the whole system as one JSON object, so a reward service needs
 nothing but the sample and this object.
@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
-
-
-class Part(BaseModel):
-    """Base of every part: frozen, unknown keys refused, types as written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, serialize_by_alias=True, allow_inf_nan=False)
+from syncline.spec_part import Name, Part
 
 
 class LengthPenalty(Part):
@@ -80,7 +74,7 @@ class VerifierSpec(RewardFields):
 
     type: Literal["verifier"]
     name: str = Field(pattern=r"^[a-z0-9_]{1,64}$")
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """Passed to the verifier as keyword arguments."""
     scale: Literal["binary", "graded"] = "binary"
     """binary: scores are 0 or 1, and random pairs are possible."""

@@ -18,7 +18,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from syncline.algo.schedule import Change, Period, Schedule
 from syncline.algorithmspec import AlgorithmSpec
 from syncline.errors import Conflict, FieldProblem, InvalidSpec
-from syncline.rewardspec import JudgeSpec, MathSpec, Name, Part, RewardSpec
+from syncline.rewardspec import JudgeSpec, MathSpec, RewardSpec
+from syncline.spec_part import Name, Part
 from syncline.spec_problems import problems_of
 
 

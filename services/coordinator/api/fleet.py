@@ -12,7 +12,7 @@ from services.coordinator import metrics, pods
 from services.coordinator.fleet import Fleet, describe
 from services.coordinator.runs import Runs
 from services.coordinator.scaling import Scale
-from syncline.rewardspec import Part
+from syncline.spec_part import Part
 from syncline.state import RunState
 from syncline.streams import ping
 

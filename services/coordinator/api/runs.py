@@ -13,8 +13,8 @@ from services.coordinator.export import Form, exported
 from services.coordinator.runs import Runs
 from services.coordinator.store import Run, Series
 from syncline import published
-from syncline.rewardspec import Part
 from syncline.runspec import SyncPeriod
+from syncline.spec_part import Part
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
