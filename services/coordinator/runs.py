@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -56,11 +55,15 @@ class Runs:
         The same idempotency key with the same body answers the same run. Raises InvalidSpec, or
         Conflict for the same key with another body.
         """
-        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        spec = runspec.parse(body)
+        digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         if (known := self._known(idempotency_key, digest)) is not None:
             return known
-        prepared = await self._prepare(runspec.parse(body))
-        warnings = await endpoints.unreachable(prepared.spec)
+        prepared = await self._prepare(spec)
+        warnings = [
+            *(prepared.rollouts.warnings if prepared.rollouts else ()),
+            *await endpoints.unreachable(prepared.spec),
+        ]
         if (known := self._known(idempotency_key, digest)) is not None:  # it came twice at the same time
             return known
         run = self.store.create(

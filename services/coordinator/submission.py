@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from services.coordinator import locations, seed_model
 from services.coordinator.locations import FindCheckpoint, Located, data_file
-from services.coordinator.prompts import Row, read_rows
+from services.coordinator.prompts import Row, check_room, read_rows
 from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.settings import CoordinatorSettings
 from syncline.cache import Cache
@@ -75,8 +75,9 @@ def prepare(
         found = attempt(lambda: read_rows(file.path, field=f"{field}.data", reward=part.reward)) if file else None  # noqa: B023
         if file and found:
             files[field], rows[field] = file, found
-            if seed and context and not all(isinstance(row.prompt, str) for row in found):
-                attempt(lambda: _can_chat(seed.folder, f"{field}.data"))  # noqa: B023
+            if seed and context:
+                tokens = spec.max_tokens_of(part)
+                attempt(lambda: _usable(found, seed.folder, context, max_tokens=tokens, field=f"{field}.data"))  # noqa: B023
         if rewards is not None and part.reward.offer not in rewards:
             problems.append(
                 FieldProblem(
@@ -124,7 +125,8 @@ def prepare(
 def _prompts(part: Task | Evaluation, settings: CoordinatorSettings, cache: Cache, *, field: str) -> Located:
     file = data_file(part.data or "", settings, cache, field=field)
     if not file.path.is_file():
-        raise InvalidSpec([FieldProblem(field, f"{file.path} does not exist", "a JSONL or Parquet file")])
+        problem = "is a folder" if file.path.is_dir() else "does not exist"
+        raise InvalidSpec([FieldProblem(field, f"{file.path} {problem}", "a JSONL or Parquet file")])
     if file.path.suffix not in (".jsonl", ".parquet"):
         raise InvalidSpec([FieldProblem(field, f"{file.path.name} ends in {file.path.suffix!r}", ".jsonl or .parquet")])
     return file
@@ -145,8 +147,11 @@ def _rollouts(
     return open_rollouts(file.path, spec, reader, origin=file.origin)
 
 
-def _can_chat(folder: Path, field: str) -> None:
-    if not seed_model.has_chat_template(folder):
+def _usable(rows: Sequence[Row], folder: Path, context: int, *, max_tokens: int, field: str) -> None:
+    """That the model takes these prompts, or some of them: others are skipped and counted."""
+    if not all(isinstance(row.prompt, str) for row in rows) and not seed_model.has_chat_template(folder):
         raise InvalidSpec(
             [FieldProblem(field, "prompts are messages, but the model has no chat template", "prompts that are text")]
         )
+    if max_tokens < context:
+        check_room(rows, seed_model.encoder(folder), context=context, max_tokens=max_tokens, field=field)

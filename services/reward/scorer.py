@@ -83,5 +83,5 @@ def _parsed(reward_json: str) -> RewardSpec:
     try:
         return _REWARD_SPEC.validate_json(reward_json)
     except ValidationError as error:
-        found = problems_of(error.errors(include_url=False))
+        found = problems_of(error.errors(include_url=False), RewardSpec)
         raise InvalidSpec([replace(one, path=f"reward.{one.path}".removesuffix(".$")) for one in found]) from None

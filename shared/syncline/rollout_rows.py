@@ -6,8 +6,8 @@
                   "verdict": "scored", "reward": 1.0, "raw_reward": 1.0, "cause": ""}, ...]}
 
 This is what a run records, what export gives out and what `rollouts: {from: ...}` reads. A file made elsewhere needs
-`prompt`, `prompt_token_ids`, `task` and, for each sample, `text`, `token_ids`, `log_probs` and `reward`; keys that are
-not named here are ignored.
+`prompt`, `prompt_token_ids`, `task` and, for each sample, `text`, `token_ids`, `log_probs` and `reward`. Keys that are
+not named here are refused, and so is a number that is written as a string.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from syncline.wire_names import FINAL_VERDICTS, FINISH_REASON, FINISHES, VERDICT
 
 _FILE = "a rollout file"
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class Message(TypedDict):
@@ -46,7 +46,7 @@ class Message(TypedDict):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SampleRow(_Part):

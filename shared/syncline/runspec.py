@@ -22,6 +22,14 @@ from syncline.rewardspec import JudgeSpec, MathSpec, RewardSpec
 from syncline.spec_part import Name, Part
 from syncline.spec_problems import problems_of
 
+# Far beyond any sensible run, and near enough that a slip of the finger does not fill the coordinator's memory.
+MOST_STEPS = 1_000_000
+MOST_PROMPTS_PER_STEP = 65_536
+MOST_SAMPLES_PER_STEP = 262_144
+MOST_TOKENS = 1_048_576
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+
 
 class Model(Part):
     """The seed model."""
@@ -87,7 +95,7 @@ class Generation(Part):
     samples_per_prompt: int = Field(default=8, ge=2, le=1024)
     temperature: float = Field(default=1.0, ge=0.0, le=10.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(default=1024, ge=1)
+    max_tokens: MaxTokens = 1024
 
 
 class Task(Part):
@@ -102,7 +110,7 @@ class Task(Part):
     """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules)."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of each batch, relative to the other tasks."""
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: MaxTokens | None = None
     """Overrides generation.max_tokens."""
 
     @property
@@ -121,7 +129,7 @@ class Optimizer(Part):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0.0)
     grad_clip: float = Field(default=0.1, gt=0.0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
     schedule: Literal["constant", "cosine"] = "constant"
 
 
@@ -131,12 +139,12 @@ class Evaluation(Part):
     name: Name
     data: str = Field(min_length=1)
     reward: RewardSpec = MathSpec(type="math")
-    every: int | None = Field(default=None, ge=1)
+    every: Steps | None = None
     """Steps between evaluations; null evaluates only before and after."""
     samples: int = Field(default=1, ge=1, le=1024)
     temperature: float = Field(default=0.6, ge=0.0, le=10.0)
     top_p: float = Field(default=0.9, gt=0.0, le=1.0)
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: MaxTokens | None = None
     """Overrides generation.max_tokens."""
 
 
@@ -170,9 +178,9 @@ class Rollouts(Part):
 class Checkpoints(Part):
     """Saved training states and the published weights that are kept."""
 
-    every: int = Field(default=50, ge=1)
+    every: Steps = 50
     """Steps between saved training states."""
-    keep: int = Field(default=3, ge=2)
+    keep: int = Field(default=3, ge=2, le=MOST_STEPS)
     """Newest published checkpoints to keep, beside those in use. At least 2: one may be in the writing."""
     best: Best | None = None
     """What `best` means; its checkpoint is kept beside the newest. null: the score of the first evaluation set."""
@@ -188,8 +196,8 @@ class RunSpec(Part):
     reference: Reference = Reference()
     sync: Sync = Sync()
     rollouts: Rollouts = Rollouts()
-    steps: int = Field(ge=1)
-    prompts_per_step: int = Field(default=32, ge=1)
+    steps: Steps
+    prompts_per_step: int = Field(default=32, ge=1, le=MOST_PROMPTS_PER_STEP)
     generation: Generation = Generation()
     tasks: tuple[Task, ...] = Field(min_length=1)
     optimizer: Optimizer = Optimizer()
@@ -200,6 +208,7 @@ class RunSpec(Part):
     def _parts_fit_together(self) -> RunSpec:
         problems = [
             *self._names_twice(),
+            *self._size_problems(),
             *self._data_problems(),
             *self._reward_problems(),
             *self._sync_problems(),
@@ -221,6 +230,12 @@ class RunSpec(Part):
         for index, task in enumerate(self.tasks):
             if task.data is None and self.rollouts.source is None:
                 yield FieldProblem(f"tasks.{index}.data", "missing", "a file of prompts (or rollouts.from for the run)")
+
+    def _size_problems(self) -> Iterator[FieldProblem]:
+        samples = self.prompts_per_step * self.generation.samples_per_prompt
+        if samples > MOST_SAMPLES_PER_STEP:
+            problem = f"{self.prompts_per_step} prompts of {self.generation.samples_per_prompt} samples are {samples}"
+            yield FieldProblem("prompts_per_step", problem, f"at most {MOST_SAMPLES_PER_STEP} samples a step")
 
     def _reward_problems(self) -> Iterator[FieldProblem]:
         for index, task in enumerate(self.tasks):
@@ -340,7 +355,7 @@ def parse(data: Mapping[str, Any] | Any) -> RunSpec:
     try:
         return _RUN_SPEC.validate_python(data)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error.errors(include_url=False))) from None
+        raise InvalidSpec(problems_of(error.errors(include_url=False), RunSpec)) from None
 
 
 def parse_json(text: str) -> RunSpec:
@@ -348,4 +363,4 @@ def parse_json(text: str) -> RunSpec:
     try:
         return _RUN_SPEC.validate_json(text)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error.errors(include_url=False))) from None
+        raise InvalidSpec(problems_of(error.errors(include_url=False), RunSpec)) from None

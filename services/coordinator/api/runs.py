@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from services.coordinator.api.bodies import document, read_as
 from services.coordinator.api.resources import page, run_resource
 from services.coordinator.best import best_version
 from services.coordinator.export import Form, exported
@@ -50,7 +51,7 @@ PageToken = Annotated[str, Query(description="next_page_token of the page before
 async def create_run(
     runs: TheRuns,
     response: Response,
-    spec: Annotated[dict[str, Any], Body(description="the run spec; see the README")],
+    spec: Annotated[Any, Depends(document)],
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> dict[str, Any]:
     """Checks the run spec against files, model and rewards, and queues the run. Nothing starts if it is refused.
@@ -92,7 +93,9 @@ async def resume_run(run_id: str, runs: TheRuns) -> dict[str, Any]:
 
 
 @router.patch("/{run_id}", operation_id="changeRun", summary="Change the sync period of a run")
-async def change_run(run_id: str, runs: TheRuns, change: RunChange) -> dict[str, Any]:
+async def change_run(
+    run_id: str, runs: TheRuns, change: Annotated[RunChange, Depends(read_as(RunChange))]
+) -> dict[str, Any]:
     """Takes effect at the next window of which no prompt is admitted yet."""
     return run_resource(await runs.change_period(run_id, change.sync.period))
 
