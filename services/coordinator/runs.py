@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -26,6 +27,7 @@ from services.coordinator.submission import Prepared, prepare
 from services.coordinator.summary import checkpoint_place, write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
+from syncline.backoff import Backoff
 from syncline.cache import Cache
 from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
@@ -33,6 +35,7 @@ from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
 
 log = structlog.get_logger()
+_WHILE_THE_STORE_IS_AWAY = Backoff(first_s=2.0, longest_s=30.0)
 
 
 class Runs:
@@ -189,12 +192,12 @@ class Runs:
     async def _prepare_again(self, run: Run) -> Prepared:
         """What was prepared in another life of this process. A store that is away is asked again for a while: a run
         must not fail because both were started anew at the same time."""
-        for attempt in range(1, self._settings.max_attempts):
+        for pause_s in islice(_WHILE_THE_STORE_IS_AWAY.pauses(), self._settings.max_attempts - 1):
             try:
                 return await self._prepare(run.spec)
             except StoreUnreachable as error:
                 run.record.reason = error.message
-                await asyncio.sleep(2.0**attempt)
+                await asyncio.sleep(pause_s)
         return await self._prepare(run.spec)
 
     async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
