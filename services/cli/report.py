@@ -13,12 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli import scores
-from services.cli.client import Api
+from services.cli.client import TERMINAL, Api
 from services.cli.outcome import Outcome
 from services.cli.progress import duration, warning
-from syncline.errors import Unavailable
+from syncline.errors import Conflict, Unavailable
 
 _SUMMARY_DEADLINE_S = 20.0
+
+
+def outcome_of(api: Api, run: Mapping[str, Any], *, next_command: str = "") -> Outcome:
+    """What came of a run that is over. Raises Conflict for one that is not."""
+    if run["state"] not in TERMINAL:
+        raise Conflict(f"run {run['id']} is {run['state']}, and its report is for the end; see: syncline status")
+    return Outcome(run=run, summary=summary_of(run), picture=draw_curve(api, run), next_command=next_command)
 
 
 def summary_of(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,5 +129,6 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
         facts.append(("trained model", run["model_folder"]))
     if outcome.picture is not None:
         facts.append(("learning curve", str(outcome.picture)))
-    facts.append(("next", outcome.next_command))
+    if outcome.next_command:
+        facts.append(("next", outcome.next_command))
     return facts

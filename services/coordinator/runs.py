@@ -98,6 +98,22 @@ class Runs:
             write_summary(run)
         return run
 
+    def delete(self, run_id: str) -> None:
+        """Delete a run that is over with all that it made.
+
+        Raises Conflict for one that is not over, or whose weights another one starts from, and StorageError.
+        """
+        run = self.store.get(run_id)
+        if not run.state.terminal:
+            raise Conflict(f"run {run.id} is {run.state.value}; cancel it first")
+        if self._active is not None and self._active[0] is run:
+            raise Conflict(f"run {run.id} is just ending; try again in a moment")
+        places = (str(run.folder.resolve()), run.storage.uri)
+        for other in self.store.all():
+            if not other.state.terminal and other.spec.model.path.startswith(places):
+                raise Conflict(f"run {other.id} is {other.state.value} and starts from a checkpoint of run {run.id}")
+        self.store.delete(run)
+
     async def change_period(self, run_id: str, period: Period) -> Run:
         """Another sync period from the next window on. Raises Conflict for a run that is over, or trains on a file."""
         run = self.store.get(run_id)

@@ -177,6 +177,7 @@ class RunStore:
         self._storage_of = storage_of
         self._runs: dict[str, Run] = {}
         root.mkdir(parents=True, exist_ok=True)
+        checkpoints.sweep(root)
         records = [(path.parent, record) for path in root.glob("*/run.json") if (record := _read_record(path))]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
             checkpoints.sweep(folder)
@@ -214,6 +215,14 @@ class RunStore:
             raise
         self._runs[run_id] = run
         return run
+
+    def delete(self, run: Run) -> None:
+        """Delete everything of a run, its record last. Raises CheckpointError or StoreUnreachable."""
+        if run.storage is not run.own:
+            run.storage.delete_all()
+        run.own.delete_all()
+        del self._runs[run.id]
+        run.changed.ring()
 
     def _run(self, folder: Path, record: RunRecord) -> Run:
         return Run(folder, record, storage=self._storage_of(record.id) if self._storage_of else None)

@@ -266,6 +266,25 @@ async def test_work_that_a_run_left_open_is_closed_before_another_one_starts(pro
         await asyncio.gather(driving, return_exceptions=True)
 
 
+async def test_a_run_that_is_over_can_be_deleted_and_no_other(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (client, runs):
+        run = (await client.post("/v1/runs", json=spec())).json()
+        publish(Path(run["folder"]), project / "model", version=0, run_id=run["id"], probe=[0.0] * 9)
+        refused = await client.delete(f"/v1/runs/{run['id']}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+        await client.post(f"/v1/runs/{run['id']}:cancel")
+        heir = (await client.post("/v1/runs", json=spec(model={"path": f"run://{run['id']}/final"}))).json()
+        refused = await client.delete(f"/v1/runs/{run['id']}")
+        assert f"run {heir['id']} is pending and starts from a checkpoint" in refused.json()["detail"]
+        await client.post(f"/v1/runs/{heir['id']}:cancel")
+        assert (await client.delete(f"/v1/runs/{run['id']}")).status_code == 204
+        assert not Path(run["folder"]).exists()
+        assert (await client.get(f"/v1/runs/{run['id']}")).status_code == 404
+        assert (await client.delete(f"/v1/runs/{run['id']}")).status_code == 404
+        assert [one.id for one in RunStore(project / "runs").all()] == [heir["id"]]
+        assert runs.store.get(heir["id"]).state.value == "cancelled"
+
+
 async def test_what_does_not_exist_is_a_problem_document(api: httpx.AsyncClient) -> None:
     for response in (
         await api.get("/v1/runs/nothing"),
