@@ -27,7 +27,7 @@ from services.coordinator.summary import checkpoint_place, write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
 from syncline.cache import Cache
-from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
+from syncline.errors import Conflict, RunFailed, StorageError, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
 from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
@@ -76,6 +76,7 @@ class Runs:
         if warnings:
             run.warn(warnings)
         self._prepared[run.id] = prepared
+        self._tell_queue()
         self._queued.set()
         log.info("run_submitted", run_id=run.id, warnings=len(warnings))
         return run
@@ -137,6 +138,7 @@ class Runs:
         run = self.store.get(run_id)
         if run.state in (RunState.FAILED, RunState.CANCELLED):
             run.apply(RunEvent.RESUME, "going on from the saved state")
+            self._tell_queue()
             self._queued.set()
         elif run.state is RunState.STARTING and run.record.paused:  # its attempt was lost in the pause
             run.record.paused = False
@@ -162,6 +164,16 @@ class Runs:
                 continue
             await self._drive(waiting[0])
 
+    def _tell_queue(self) -> None:
+        """Tell the runs that are pending for which one they wait."""
+        waiting = [run for run in self.store.all() if not run.state.terminal]
+        ahead = self._active[0] if self._active is not None else waiting[0]
+        for run in waiting:
+            if run is not ahead and run.state is RunState.PENDING and run.waits_for is not ahead:
+                run.waits_for = ahead
+                with suppress(StorageError):  # it is told once more with the next run
+                    run.emit("queued", {"behind": ahead.id})
+
     async def _close_all_but(self, wanted: Sequence[Run]) -> None:
         """A run that ended while Redis was away left its work open, and somebody would still pay for its rewards."""
         streams = Streams(self._redis)
@@ -173,6 +185,7 @@ class Runs:
         structlog.contextvars.bind_contextvars(run_id=run.id)
         task = asyncio.create_task(self._drive_prepared(run), name=f"drive:{run.id}")
         self._active = (run, task)
+        self._tell_queue()
         try:
             await asyncio.wait({task})
             if not task.cancelled() and (error := task.exception()) is not None:

@@ -79,6 +79,8 @@ class Run:
         self.judging = asyncio.Lock()
         """Held while standings are written."""
         self.record = record
+        self.waits_for: Run | None = None
+        """The run that has the fleet while this one is pending."""
         self.series: dict[Series, list[dict[str, Any]]] = {
             name: _read_lines(folder / f"{name}.jsonl") for name in _SERIES
         }
@@ -95,6 +97,14 @@ class Run:
     @property
     def state(self) -> RunState:
         return self.record.state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in its state, in words."""
+        ahead = self.waits_for
+        if self.state is RunState.PENDING and ahead is not None and not ahead.state.terminal:
+            return f"waits for {ahead.id} ({ahead.state.value})"
+        return self.record.reason
 
     def save(self) -> None:
         """Write the record. Raises StorageError."""

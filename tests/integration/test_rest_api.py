@@ -26,6 +26,7 @@ from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from syncline import keys, standings
+from syncline.state import RunEvent
 from syncline.storage import FolderStorage
 from syncline.streams import Streams
 from tests.integration.evaluated import HELD_OUT, evaluate
@@ -249,6 +250,18 @@ async def test_a_pending_run_can_be_cancelled_once_and_for_all(api: httpx.AsyncC
         assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     summary = json.loads(Path(run["summary_path"]).read_text())
     assert (summary["state"], summary["steps"]) == ("cancelled", 0)
+
+
+async def test_a_run_that_waits_for_its_turn_says_for_which(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (client, runs):
+        first, second = [(await client.post("/v1/runs", json=spec())).json()["id"] for _ in range(2)]
+        runs.store.get(first).apply(RunEvent.START)
+        assert (await client.get(f"/v1/runs/{first}")).json()["reason"] == ""
+        assert (await client.get(f"/v1/runs/{second}")).json()["reason"] == f"waits for {first} (starting)"
+        (queued,) = [event["data"] for event in runs.store.get(second).series["events"] if event["type"] == "queued"]
+        assert queued == {"behind": first}
+        runs.cancel(first)
+        assert (await client.get(f"/v1/runs/{second}")).json()["reason"] == ""
 
 
 async def test_work_that_a_run_left_open_is_closed_before_another_one_starts(project: Path, redis: Redis) -> None:
