@@ -19,6 +19,7 @@ from services.cli.progress import duration, warning
 from syncline.errors import Conflict, Unavailable
 
 _SUMMARY_DEADLINE_S = 20.0
+_ENDLESS = 10_000
 
 
 def outcome_of(api: Api, run: Mapping[str, Any], *, next_command: str = "") -> Outcome:
@@ -58,7 +59,12 @@ def print_report(console: Console, outcome: Outcome) -> None:
     """The tables and paths for a person; the path of summary.json is the very last line."""
     evaluation = outcome.summary["evaluation"]
     if evaluation["after"]:
-        console.print(_evaluation_table(evaluation["before"], evaluation["after"]))
+        table = _evaluation_table(evaluation["before"], evaluation["after"])
+        if console.measure(table, options=console.options.update_width(_ENDLESS)).maximum <= console.width:
+            console.print(table)
+        else:  # a terminal too narrow for it: nothing is cut off
+            for name, row in evaluation["after"].items():
+                console.print(_evaluation_line(evaluation["before"].get(name), row), highlight=False, markup=False)
     for label, value in _facts(outcome):
         # Wrapped by the terminal, if at all: a path that is broken into lines cannot be copied.
         console.print(Text.assemble((f"{label:<16}", "dim"), value), soft_wrap=True)
@@ -88,6 +94,16 @@ def _evaluation_table(before: Mapping[str, scores.Row], after: Mapping[str, scor
     for row in rows:
         table.add_row(row["name"], scores.measure(row), *(cell(row) for cell in columns.values()))
     return table
+
+
+def _evaluation_line(before: scores.Row | None, after: scores.Row) -> str:
+    """What the table says of one set, as a sentence that may be wrapped."""
+    was = f"{scores.score(before)} -> " if before else ""
+    change = scores.change(before, after)
+    parts = [f"{was}{scores.score(after)}", scores.difference(change, after) if change is not None else ""]
+    return f"held-out {after['name']}, {scores.measure(after)}: " + ", ".join(
+        filter(None, [*parts, scores.pass_at(after)])
+    )
 
 
 def _change(value: float | None, row: scores.Row) -> Text:

@@ -58,7 +58,7 @@ def test_every_operation_has_an_id_a_typed_answer_and_our_errors(document: dict[
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     names = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert names <= set(document["components"]["schemas"])
-    assert {"RunSpec", "JudgeReward", "RunResource", "ProblemDocument"} <= names
+    assert {"RunSpec", "JudgeSpec", "RunResource", "ProblemDocument"} <= names
 
 
 def test_the_fields_of_a_run_spec_carry_their_sentences_and_bounds(document: dict[str, Any]) -> None:
