@@ -116,8 +116,11 @@ def _length(row: scores.Row) -> str:
     return "-" if row["length_mean"] is None else f"{row['length_mean']:.1f}"
 
 
-def _updates(count: int) -> str:
-    return f"{count} {'update' if count == 1 else 'updates'} changed the weights"
+def _updates(count: int | None) -> str:
+    """How many there were; nothing of a run that was recorded before that was counted."""
+    if count is None:
+        return ""
+    return f"; {count} {'update' if count == 1 else 'updates'} changed the weights"
 
 
 def _facts(outcome: Outcome) -> list[tuple[str, str]]:
@@ -128,7 +131,7 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
     reason = f" ({summary['reason']})" if summary.get("reason") else ""
     facts = [
         ("run", f"{run['id']}: {summary['state']}{reason}"),
-        ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}; {_updates(summary['updates'])}"),
+        ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}{_updates(summary.get('updates'))}"),
         ("groups", f"{groups['trained']} trained; dropped: {dropped}"),
     ]
     if source := (summary.get("rollouts") or {}).get("from"):
