@@ -9,11 +9,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
 from services.cli.commands import data, runs, stack, training
 from services.cli.options import EXIT_INTERRUPTED, EXIT_USER_ERROR
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"syncline {version('syncline')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="syncline",
@@ -23,6 +33,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Reinforcement-learning post-training of language models, anywhere between offline and online."""
+
+
 for group in (training, runs, stack, data):
     app.add_typer(group.app)
 

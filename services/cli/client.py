@@ -76,6 +76,20 @@ class Api:
             raise SynclineError("there are no runs yet; start one with: syncline submit SPEC")
         return runs[0]
 
+    def only_active(self) -> dict[str, Any]:
+        """The run that commands mean that stop something, when none is named and no other can be meant."""
+        active = [run for run in self.runs() if run["state"] not in TERMINAL]
+        if not active:
+            raise SynclineError("no run is active; name the one that you mean")
+        if len(active) > 1:
+            listed = ", ".join(f"{run['id']} ({run['state']})" for run in active)
+            raise SynclineError(f"{len(active)} runs are active, so name the one that you mean: {listed}")
+        return active[0]
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run that is over, with its folder."""
+        self._send("DELETE", f"/v1/runs/{run_id}")
+
     def steps(self, run_id: str) -> list[dict[str, Any]]:
         return self._pages(f"/v1/runs/{run_id}/steps", "steps")
 
@@ -148,7 +162,7 @@ class Api:
             if not token:
                 return found
 
-    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
@@ -157,6 +171,10 @@ class Api:
             ) from None
         if response.is_error:
             raise _refusal(response)
+        return response
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = self._send(method, path, **options)
         try:
             answer = response.json()
         except json.JSONDecodeError:

@@ -165,14 +165,16 @@ class PlainLines:
                 scores.pass_at(row),
                 f"length {row['length_mean']:.1f}",
             )
-            self._say(f"evaluation {row['name']} at version {row['version']}: {', '.join(filter(None, parts))}")
+            newest = progress.evaluations[row["name"]][-1]["version"]
+            late = f" (late: version {newest} came before)" if row["version"] < newest else ""
+            self._say(f"evaluation {row['name']} at version {row['version']}: {', '.join(filter(None, parts))}{late}")
         elif event.type == "period":
             self._say(period_change(event.data))
         elif event.type == "best":
             self._say(f"best so far: version {event.data['version']}")
         elif event.type == "warning":
             self._say(f"warning: {warning(event.data)}")
-        elif event.type == "state" or (event.type == "fleet" and progress.step == 0):
+        elif event.type in ("state", "queued") or (event.type == "fleet" and progress.step == 0):
             self._say(progress.phase)
 
     def _say(self, text: str) -> None:

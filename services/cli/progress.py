@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.cli.client import TERMINAL, Event
+from syncline.algo.schedule import whole_windows
 
-_WINDOW = 20  # steps that pace and tokens/s are taken over
+_PACE_STEPS = 20  # at least so many that pace and tokens/s are taken over
+_MOST_STEPS = 200
 
 
 @dataclass(slots=True)
@@ -34,12 +36,21 @@ class Progress:
     """By what they are about; the newest holds."""
     versions: dict[str, int] = field(default_factory=dict)
     """What each generator that loaded something holds."""
-    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW + 1))
+    from_file: bool = False
+    """Whether it trains on a file of rollouts, without generators."""
+    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_STEPS + 1))
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Progress:
         """Start from the run resource."""
-        return cls(run_id=run["id"], name=run["name"], steps=run["progress"]["steps"], state=run["state"])
+        return cls(
+            run_id=run["id"],
+            name=run["name"],
+            steps=run["progress"]["steps"],
+            state=run["state"],
+            reason=run.get("reason", ""),
+            from_file=bool((run.get("rollouts") or {}).get("from")),
+        )
 
     @property
     def over(self) -> bool:
@@ -53,6 +64,8 @@ class Progress:
         data = event.data
         if event.type == "state":
             self.state, self.reason = str(data["state"]), str(data.get("reason") or "")
+        elif event.type == "queued":
+            self.reason = f"waits for {data['behind']}"
         elif event.type == "step":
             self._on_step(data)
         elif event.type == "evaluation" and data.get("score") is not None:
@@ -77,15 +90,22 @@ class Progress:
     @property
     def tokens_per_second(self) -> float | None:
         """Over the last steps; None before there are two."""
-        seconds = self._recent[-1][0] - self._recent[0][0] if len(self._recent) > 1 else 0.0
-        return sum(tokens for _, tokens in list(self._recent)[1:]) / seconds if seconds > 0 else None
+        recent = self._last_windows()
+        seconds = recent[-1][0] - recent[0][0] if len(recent) > 1 else 0.0
+        return sum(tokens for _, tokens in recent[1:]) / seconds if seconds > 0 else None
 
     @property
     def eta_s(self) -> float | None:
         """Seconds to the last step at the pace of the last ones; None before there is a pace, or when it is over."""
-        if len(self._recent) < 2 or self.over:
+        recent = self._last_windows()
+        if len(recent) < 2 or self.over:
             return None
-        return (self._recent[-1][0] - self._recent[0][0]) / (len(self._recent) - 1) * (self.steps - self.step)
+        return (recent[-1][0] - recent[0][0]) / (len(recent) - 1) * (self.steps - self.step)
+
+    def _last_windows(self) -> list[tuple[float, int]]:
+        """(finished at, tokens) of the newest steps, and of the one before them."""
+        period = self.last.get("sync_period", 1) if self.last else 1
+        return list(self._recent)[-whole_windows(period, at_least=_PACE_STEPS) - 1 :]
 
     @property
     def phase(self) -> str:
@@ -96,8 +116,12 @@ class Progress:
             return self.reason or "waiting for its turn"
         if self.state == "starting":
             return self.reason or "the learner loads the seed model and publishes it as version 0"
-        if not self.versions:
-            return "the generators start their engines with version 0 and prove it (the first load is the slow one)"
+        if self.step == 0 and self.from_file:
+            return "the first groups of the file are on their way"
+        if not self.versions and not self.from_file:
+            return (
+                "version 0 waits for a generator to load and prove it (the first load starts its engine, and is slow)"
+            )
         if self.step == 0:
             return "the first rollouts are on their way"
         if self.step >= self.steps:

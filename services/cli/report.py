@@ -13,12 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli import scores
-from services.cli.client import Api
+from services.cli.client import TERMINAL, Api
 from services.cli.outcome import Outcome
 from services.cli.progress import duration, warning
-from syncline.errors import Unavailable
+from syncline.errors import Conflict, Unavailable
 
 _SUMMARY_DEADLINE_S = 20.0
+_ENDLESS = 10_000
+
+
+def outcome_of(api: Api, run: Mapping[str, Any], *, next_command: str = "") -> Outcome:
+    """What came of a run that is over. Raises Conflict for one that is not."""
+    if run["state"] not in TERMINAL:
+        raise Conflict(f"run {run['id']} is {run['state']}, and its report is for the end; see: syncline status")
+    return Outcome(run=run, summary=summary_of(run), picture=draw_curve(api, run), next_command=next_command)
 
 
 def summary_of(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +59,12 @@ def print_report(console: Console, outcome: Outcome) -> None:
     """The tables and paths for a person; the path of summary.json is the very last line."""
     evaluation = outcome.summary["evaluation"]
     if evaluation["after"]:
-        console.print(_evaluation_table(evaluation["before"], evaluation["after"]))
+        table = _evaluation_table(evaluation["before"], evaluation["after"])
+        if console.measure(table, options=console.options.update_width(_ENDLESS)).maximum <= console.width:
+            console.print(table)
+        else:  # a terminal too narrow for it: nothing is cut off
+            for name, row in evaluation["after"].items():
+                console.print(_evaluation_line(evaluation["before"].get(name), row), highlight=False, markup=False)
     for label, value in _facts(outcome):
         # Wrapped by the terminal, if at all: a path that is broken into lines cannot be copied.
         console.print(Text.assemble((f"{label:<16}", "dim"), value), soft_wrap=True)
@@ -83,6 +96,16 @@ def _evaluation_table(before: Mapping[str, scores.Row], after: Mapping[str, scor
     return table
 
 
+def _evaluation_line(before: scores.Row | None, after: scores.Row) -> str:
+    """What the table says of one set, as a sentence that may be wrapped."""
+    was = f"{scores.score(before)} -> " if before else ""
+    change = scores.change(before, after)
+    parts = [f"{was}{scores.score(after)}", scores.difference(change, after) if change is not None else ""]
+    return f"held-out {after['name']}, {scores.measure(after)}: " + ", ".join(
+        filter(None, [*parts, scores.pass_at(after)])
+    )
+
+
 def _change(value: float | None, row: scores.Row) -> Text:
     if value is None:
         return Text("")
@@ -93,8 +116,11 @@ def _length(row: scores.Row) -> str:
     return "-" if row["length_mean"] is None else f"{row['length_mean']:.1f}"
 
 
-def _updates(count: int) -> str:
-    return f"{count} {'update' if count == 1 else 'updates'} changed the weights"
+def _updates(count: int | None) -> str:
+    """How many there were; nothing of a run that was recorded before that was counted."""
+    if count is None:
+        return ""
+    return f"; {count} {'update' if count == 1 else 'updates'} changed the weights"
 
 
 def _facts(outcome: Outcome) -> list[tuple[str, str]]:
@@ -105,7 +131,7 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
     reason = f" ({summary['reason']})" if summary.get("reason") else ""
     facts = [
         ("run", f"{run['id']}: {summary['state']}{reason}"),
-        ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}; {_updates(summary['updates'])}"),
+        ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}{_updates(summary.get('updates'))}"),
         ("groups", f"{groups['trained']} trained; dropped: {dropped}"),
     ]
     if source := (summary.get("rollouts") or {}).get("from"):
@@ -122,5 +148,6 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
         facts.append(("trained model", run["model_folder"]))
     if outcome.picture is not None:
         facts.append(("learning curve", str(outcome.picture)))
-    facts.append(("next", outcome.next_command))
+    if outcome.next_command:
+        facts.append(("next", outcome.next_command))
     return facts

@@ -6,13 +6,15 @@ The contract is a line of JSON for each row (`services.reward.score` describes i
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from syncline.errors import NotFound, Unavailable
 
@@ -37,6 +39,18 @@ def scored(file: Path, *, reward: str, golds: bool) -> Iterator[Iterator[dict[st
                 raise Unavailable(f"scoring ended with exit code {process.returncode}; it said why above")
         finally:
             process.terminate()
+
+
+@contextmanager
+def rows_of(file: Path, stdin: BinaryIO) -> Iterator[Path]:
+    """The file itself, or for `-` one that holds what came in as JSON lines."""
+    if str(file) != "-":
+        yield file
+        return
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as copy:
+        shutil.copyfileobj(stdin, copy)
+        copy.flush()
+        yield Path(copy.name)
 
 
 def _told(lines: IO[bytes]) -> Iterator[dict[str, Any]]:

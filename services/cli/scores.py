@@ -43,8 +43,11 @@ def difference(value: float, row: Row) -> str:
 
 
 def measure(row: Row) -> str:
-    """accuracy, win rate or score."""
-    return str(row["measure"]).replace("_", " ")
+    """accuracy, win rate or score, and how the answers were sampled: accuracy (greedy), score (temperature 0.6)."""
+    name, temperature = str(row["measure"]).replace("_", " "), row.get("temperature")
+    if temperature is None:  # of a run that was recorded before it was told
+        return name
+    return f"{name} (greedy)" if temperature == 0 else f"{name} (temperature {temperature:g})"
 
 
 def pass_at(row: Row) -> str:

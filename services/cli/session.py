@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +12,15 @@ from typing import Any
 
 from rich.console import Console
 
-from services.cli import report, stack
+from services.cli import report, specfile, stack
 from services.cli.client import TERMINAL, Api
 from services.cli.display import Display, make_display
+from services.cli.options import DEFAULT_PORT
 from services.cli.outcome import Outcome
 from services.cli.progress import Progress
-from syncline.errors import SynclineError, Unavailable
+from syncline.errors import FieldProblem, InvalidSpec, SynclineError, Unavailable
 from syncline.runspec import RunSpec
 
-DEFAULT_PORT = 8080
 _CANCEL_DEADLINE_S = 15.0
 
 
@@ -47,7 +48,7 @@ def run_to_the_end(spec: RunSpec, *, server: str, token: str, choice: StackChoic
     goes on up, with what became of the run.
     """
     api = Api(server or choice.address, token=token)
-    with make_display(console) as display, _running_stack(api, server, choice, display) as use:
+    with make_display(console) as display, _running_stack(api, spec, server, choice, display) as use:
         run = api.submit(spec.model_dump(mode="json"))
         use.run_id = run["id"]
         try:
@@ -56,14 +57,7 @@ def run_to_the_end(spec: RunSpec, *, server: str, token: str, choice: StackChoic
             display.wait("interrupted: cancelling the run")
             raise KeyboardInterrupt(f"run {run['id']} is {_cancel(api, run['id'])}") from None
         run = api.run(run["id"])
-        summary = report.summary_of(run)
-        picture = report.draw_curve(api, run)
-        return Outcome(
-            run=run,
-            summary=summary,
-            picture=picture,
-            next_command=_what_to_try(api, run, started_here=use.started, choice=choice),
-        )
+        return report.outcome_of(api, run, next_command=_what_to_try(api, run, started_here=use.started, choice=choice))
 
 
 def follow(api: Api, run: dict[str, Any], display: Display) -> None:
@@ -93,15 +87,16 @@ class _Use:
 
 
 @contextmanager
-def _running_stack(api: Api, server: str, choice: StackChoice, display: Display) -> Iterator[_Use]:
+def _running_stack(api: Api, spec: RunSpec, server: str, choice: StackChoice, display: Display) -> Iterator[_Use]:
     """Make sure that a coordinator answers. A stack that is started for that stops at the end of the block, or stays
     for the runs of others."""
     if api.answers():
-        display.wait(f"using the stack at {api.server}")
+        display.wait(f"using the stack at {api.server}" + _stays_as_it_is(server, choice))
         yield _Use(started=False)
         return
     if server:
         raise Unavailable(f"nothing answers at {server}; start it there, or leave --server out to start a stack here")
+    _check_roots(spec, choice)
     started = stack.start(
         choice.folder,
         port=choice.port,
@@ -122,6 +117,27 @@ def _running_stack(api: Api, server: str, choice: StackChoice, display: Display)
         else:
             display.wait("stopping the local stack")
             started.stop()
+
+
+def _stays_as_it_is(server: str, choice: StackChoice) -> str:
+    """That a stack which is up already is another one than was asked for."""
+    there = None if server else stack.living(choice.folder)
+    if there is None or there.get("engine") == choice.engine:
+        return ""
+    return f", which stays as it is ({stack.description(there)}); for another engine stop it first: syncline down"
+
+
+def _check_roots(spec: RunSpec, choice: StackChoice) -> None:
+    """Refuse now what the stack that is to be started would refuse: it reads below its own folders only."""
+    problems = []
+    for field, path in specfile.local_paths(spec):
+        variable = "SYNCLINE_MODEL_ROOT" if field == "model.path" else "SYNCLINE_DATA_ROOT"
+        roots = [Path(os.environ.get(variable) or choice.project), *([choice.folder] if field == "model.path" else [])]
+        if not any(path.is_relative_to(root.resolve()) for root in roots):
+            problem = f"{path} lies outside {roots[0]}, below which the stack reads that is started for this run"
+            problems.append(FieldProblem(field, problem, f"a path below it, or {variable}=FOLDER"))
+    if problems:
+        raise InvalidSpec(problems)
 
 
 def _others_at_work(api: Api, run_id: str) -> list[str]:

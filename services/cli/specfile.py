@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ def load(file: Path, *, overrides: Sequence[str] = ()) -> RunSpec:
     for override in overrides:
         document = apply(document, override)
     return parse(_absolute(document, Path.cwd()))
+
+
+def local_paths(spec: RunSpec) -> Iterator[tuple[str, Path]]:
+    """The files and folders on a disk that a spec names, with their fields."""
+    named = [
+        ("model.path", spec.model.path),
+        ("rollouts.from", spec.rollouts.source),
+        *((f"tasks.{index}.data", task.data) for index, task in enumerate(spec.tasks) if not spec.rollouts.source),
+        *((f"evaluation.{index}.data", one.data) for index, one in enumerate(spec.evaluation)),
+    ]
+    return ((field, Path(text)) for field, text in named if text and "://" not in text)
 
 
 def apply(document: dict[str, Any], override: str) -> dict[str, Any]:

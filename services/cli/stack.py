@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from syncline.errors import Conflict, PeerTimeout, SynclineError, Unavailable
+from services.cli.options import DEFAULT_SERVER
+from syncline.errors import Conflict, NotFound, PeerTimeout, StorageError, SynclineError, Unavailable
 
 _START_DEADLINE_S = 400.0  # above the longest deadline of a child, which gives the better message
 _STOP_DEADLINE_S = 30.0
@@ -32,8 +33,43 @@ def living(folder: Path) -> dict[str, Any] | None:
         return None
     except BlockingIOError:
         return _state(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise SynclineError(f"{folder} cannot be read ({error.strerror}); name another one with --folder") from None
+
+
+def server_here(folder: Path) -> str:
+    """Address of the stack that runs in `folder`, or of the default port, where a coordinator may be reached too."""
+    stack = living(folder)
+    return str(stack["address"]) if stack and stack.get("address") else DEFAULT_SERVER
+
+
+def description(state: Mapping[str, Any]) -> str:
+    """What a stack runs, from what it says of itself."""
+    count = sum(1 for name in state.get("children", {}) if name.startswith("inference-"))
+    return f"engine {state.get('engine')}, {count} generator{'' if count == 1 else 's'}"
+
+
+def log_files(folder: Path, service: str) -> dict[str, Path]:
+    """The logs of a stack by service, or the one of `service`. Raises NotFound, saying which there are."""
+    found = {path.stem: path for path in sorted((folder / "logs").glob("*.log"))}
+    if (supervisor := folder / "supervisor.log").is_file():
+        found["supervisor"] = supervisor
+    if not found:
+        raise NotFound(f"no stack has written logs in {folder}; name its folder with --folder")
+    if not service:
+        return found
+    if service not in found:
+        raise NotFound(f"the stack in {folder} has no log of {service!r}; it has: {', '.join(found)}")
+    return {service: found[service]}
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The end of a log."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1000 * count))
+        return file.read().decode(errors="replace").splitlines()[-count:]
 
 
 def start(
@@ -57,14 +93,14 @@ def start(
             f"the stack in {folder} is {other.get('state')} at {other.get('address')}; "
             "take its port (PORT= or --port), or stop it: make down"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "supervisor.log"
     options = {"folder": folder, "port": port, "generators": generators, "engine": engine, "project": project}
     if reward_model is not None:
         options["reward-model"] = reward_model
     command = [sys.executable, "-m", "services.local"]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    with log_file.open("wb") as log:
+    with _opened(log_file) as log:
+        begin = log.tell()
         process = subprocess.Popen(  # noqa: S603 - our own program
             [*command, "--lifeline"] if lifeline else command,
             stdin=subprocess.PIPE if lifeline else subprocess.DEVNULL,
@@ -74,7 +110,7 @@ def start(
         )
     stack = LocalStack(folder, process)
     try:
-        _until_ready(folder, process, waiting)
+        _until_ready(folder, process, waiting, log_begin=begin)
     except BaseException:
         stack.stop()
         raise
@@ -121,7 +157,19 @@ def stop(folder: Path) -> bool:
     raise PeerTimeout(f"the stack in {folder} (process {pid}) did not stop within {_STOP_DEADLINE_S:g} s")
 
 
-def _until_ready(folder: Path, process: subprocess.Popen[bytes], waiting: Callable[[str], None]) -> None:
+def _opened(log_file: Path) -> BinaryIO:
+    """The log, to write at its end: another stack may have been started here at the same moment."""
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        return log_file.open("ab")
+    except OSError as error:
+        problem = f"{log_file.parent} can hold no stack ({error.strerror})"
+        raise StorageError(f"{problem}; name another folder with --folder") from None
+
+
+def _until_ready(
+    folder: Path, process: subprocess.Popen[bytes], waiting: Callable[[str], None], *, log_begin: int
+) -> None:
     waiting("starting the local stack")
     deadline = time.monotonic() + _START_DEADLINE_S
     while time.monotonic() < deadline:
@@ -130,7 +178,9 @@ def _until_ready(folder: Path, process: subprocess.Popen[bytes], waiting: Callab
         ours = state.get("pid") == process.pid
         if code is not None:
             said = state.get("error") if ours else ""
-            raise Unavailable(f"the local stack did not start: {said or _last_words(folder / 'supervisor.log')}")
+            raise Unavailable(
+                f"the local stack did not start: {said or _last_words(folder / 'supervisor.log', log_begin)}"
+            )
         if ours and state["state"] == "ready":
             return
         if ours and state["state"] == "starting":
@@ -150,6 +200,8 @@ def _state(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _last_words(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _last_words(path: Path, begin: int) -> str:
+    """What the log says from byte `begin` on, without the lines that are for machines."""
+    lines = path.read_bytes()[begin:].decode(errors="replace").splitlines()
+    lines = [line for line in lines if not line.startswith("{")]
     return "\n".join(lines[-5:]) if lines else f"it said nothing; see {path}"

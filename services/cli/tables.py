@@ -12,9 +12,9 @@ _TASK_NUMBERS = ("reward", "raw_reward", "length", "margin", "entropy", "kl_refe
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     """One line a run."""
-    rows = [("run", "name", "state", "step", "version", "staleness", "created")]
+    rows = [("run", "name", "state", "step", "serving", "staleness", "created")]
     for run in runs:
-        version, staleness = _or_dash(run["version"]), _or_dash(run["staleness"])
+        version, staleness = f"v{run['version']}", _or_dash(run["staleness"])
         created = str(run["created_at"])[:19].replace("T", " ")
         rows.append((run["id"], run["name"], run["state"], _step(run), version, staleness, created))
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
@@ -29,14 +29,14 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         ("run", f"{run['id']} ({run['name']})"),
         ("state", run["state"] + (f": {run['reason']}" if run["reason"] else "")),
         ("step", _step(run) + (f", {duration(eta)} to go" if eta else "")),
-        ("version", f"{_or_dash(run['version'])}, staleness {_or_dash(run['staleness'])}"),
+        ("serving", f"v{run['version']} for training; staleness of the newest step {_or_dash(run['staleness'])}"),
     ]
     facts += [(f"task {task['task']}", _task(task)) for task in run.get("tasks", [])]
     if source := (run.get("rollouts") or {}).get("from"):
         facts.append(("rollouts", f"from {source}"))
     for generator in fleet.get("inference", []):
         trouble = f": {generator['trouble']}" if generator.get("trouble") else ""
-        held = f"version {generator['version']}" if generator.get("version") is not None else "no version yet"
+        held = f"v{generator['version']}" if generator.get("version") is not None else "no version yet"
         facts.append((generator["id"], f"{generator.get('phase', '')}, {held}{trouble}"))
     facts.extend(("pod", pod["trouble"]) for pod in fleet.get("pods", ()) if pod["trouble"])
     facts.extend(("warning", warning(problem)) for problem in run.get("warnings", ()))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from functools import cache, partial
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.coordinator.api import evaluations, events, fleet, page, problems, runs
+from services.coordinator.api import evaluations, events, fleet, openapi, page, problems, runs
 from services.coordinator.api.bodies import BodyLimit
 from services.coordinator.fleet import Fleet
 from services.coordinator.runs import Runs
@@ -17,22 +18,25 @@ from services.coordinator.scaling import NoScale, Scale
 from syncline.addresses import is_loopback
 from syncline.errors import Unauthorized
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"}) | page.PATHS
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
 
 
 def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "", scale: Scale | None = None) -> FastAPI:
-    """The REST API and the page over the given parts. With a token, all but health and the page itself ask for it."""
+    """The REST API and its pages over the given parts. With a token, all but health and what has no data ask for it."""
     app = FastAPI(
         title="Syncline",
         version="1",
         summary="Reinforcement-learning post-training, anywhere between offline and online",
+        docs_url=None,  # FastAPI's own page loads its scripts from the internet
+        redoc_url=None,
     )
     app.state.runs, app.state.fleet, app.state.redis = runs_, fleet_, redis
     app.state.scale = scale or NoScale()
     problems.install(app)
     for router in (runs.router, events.router, evaluations.router, fleet.router, page.router):
         app.include_router(router)
+    app.openapi = cache(partial(openapi.document, app))  # type: ignore[method-assign] # FastAPI's own way to replace it
     app.add_middleware(BodyLimit)  # added before the guard: who may not ask is not listened to
     app.add_middleware(_Guard, token=token)
     return app

@@ -70,6 +70,7 @@ def found(
         "name": evaluation.name,
         "version": version,
         "measure": measure_of(evaluation.reward),
+        "temperature": evaluation.temperature,
         "score": asdict(score) if score else None,
         "pass_at": _pass_at(evaluation, prompts),
         **_win_rates(evaluation, prompts, seed),

@@ -29,7 +29,7 @@ from syncline import runspec
 from syncline.algo.schedule import Period
 from syncline.backoff import Backoff
 from syncline.cache import Cache
-from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
+from syncline.errors import Conflict, RunFailed, StorageError, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
 from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
@@ -79,6 +79,7 @@ class Runs:
         if warnings:
             run.warn(warnings)
         self._prepared[run.id] = prepared
+        self._tell_queue()
         self._queued.set()
         log.info("run_submitted", run_id=run.id, warnings=len(warnings))
         return run
@@ -100,6 +101,22 @@ class Runs:
         else:
             write_summary(run)
         return run
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run that is over with all that it made.
+
+        Raises Conflict for one that is not over, or whose weights another one starts from, and StorageError.
+        """
+        run = self.store.get(run_id)
+        if not run.state.terminal:
+            raise Conflict(f"run {run.id} is {run.state.value}; cancel it first")
+        if self._active is not None and self._active[0] is run:
+            raise Conflict(f"run {run.id} is just ending; try again in a moment")
+        places = (str(run.folder.resolve()), run.storage.uri)
+        for other in self.store.all():
+            if not other.state.terminal and other.spec.model.path.startswith(places):
+                raise Conflict(f"run {other.id} is {other.state.value} and starts from a checkpoint of run {run.id}")
+        self.store.delete(run)
 
     async def change_period(self, run_id: str, period: Period) -> Run:
         """Another sync period from the next window on. Raises Conflict for a run that is over, or trains on a file."""
@@ -124,6 +141,7 @@ class Runs:
         run = self.store.get(run_id)
         if run.state in (RunState.FAILED, RunState.CANCELLED):
             run.apply(RunEvent.RESUME, "going on from the saved state")
+            self._tell_queue()
             self._queued.set()
         elif run.state is RunState.STARTING and run.record.paused:  # its attempt was lost in the pause
             run.record.paused = False
@@ -149,6 +167,16 @@ class Runs:
                 continue
             await self._drive(waiting[0])
 
+    def _tell_queue(self) -> None:
+        """Tell the runs that are pending for which one they wait."""
+        waiting = [run for run in self.store.all() if not run.state.terminal]
+        ahead = self._active[0] if self._active is not None else waiting[0]
+        for run in waiting:
+            if run is not ahead and run.state is RunState.PENDING and run.waits_for is not ahead:
+                run.waits_for = ahead
+                with suppress(StorageError):  # it is told once more with the next run
+                    run.emit("queued", {"behind": ahead.id})
+
     async def _close_all_but(self, wanted: Sequence[Run]) -> None:
         """A run that ended while Redis was away left its work open, and somebody would still pay for its rewards."""
         streams = Streams(self._redis)
@@ -160,6 +188,7 @@ class Runs:
         structlog.contextvars.bind_contextvars(run_id=run.id)
         task = asyncio.create_task(self._drive_prepared(run), name=f"drive:{run.id}")
         self._active = (run, task)
+        self._tell_queue()
         try:
             await asyncio.wait({task})
             if not task.cancelled() and (error := task.exception()) is not None:

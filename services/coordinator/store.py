@@ -79,6 +79,8 @@ class Run:
         self.judging = asyncio.Lock()
         """Held while standings are written."""
         self.record = record
+        self.waits_for: Run | None = None
+        """The run that has the fleet while this one is pending."""
         self.series: dict[Series, list[dict[str, Any]]] = {
             name: _read_lines(folder / f"{name}.jsonl") for name in _SERIES
         }
@@ -95,6 +97,14 @@ class Run:
     @property
     def state(self) -> RunState:
         return self.record.state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in its state, in words."""
+        ahead = self.waits_for
+        if self.state is RunState.PENDING and ahead is not None and not ahead.state.terminal:
+            return f"waits for {ahead.id} ({ahead.state.value})"
+        return self.record.reason
 
     def save(self) -> None:
         """Write the record. Raises StorageError."""
@@ -177,6 +187,7 @@ class RunStore:
         self._storage_of = storage_of
         self._runs: dict[str, Run] = {}
         root.mkdir(parents=True, exist_ok=True)
+        checkpoints.sweep(root)
         records = [(path.parent, record) for path in root.glob("*/run.json") if (record := _read_record(path))]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
             checkpoints.sweep(folder)
@@ -214,6 +225,14 @@ class RunStore:
             raise
         self._runs[run_id] = run
         return run
+
+    def delete(self, run: Run) -> None:
+        """Delete everything of a run, its record last. Raises CheckpointError or StoreUnreachable."""
+        if run.storage is not run.own:
+            run.storage.delete_all()
+        run.own.delete_all()
+        del self._runs[run.id]
+        run.changed.ring()
 
     def _run(self, folder: Path, record: RunRecord) -> Run:
         return Run(folder, record, storage=self._storage_of(record.id) if self._storage_of else None)

@@ -50,7 +50,6 @@ def main() -> int:
     try:
         asyncio.run(_run(StackFolder(arguments.folder), options, lifeline=arguments.lifeline))
     except SynclineError as error:
-        log.error("stack_failed", code=error.code, error=error.message)
         print(error.message, file=sys.stderr)
         return 1
     return 0

@@ -120,6 +120,9 @@ class BucketStorage:
         for name in names:
             self._objects.delete(_manifest_first(self._objects.below(name)))
 
+    def delete_all(self) -> None:
+        self._objects.delete(_manifest_first(self._objects.below()))
+
     def sweep(self, parent: str) -> Sequence[str]:
         left = [folder for folder, files in self._listed(parent).items() if MANIFEST not in files]
         self.delete(left)

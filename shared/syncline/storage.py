@@ -69,6 +69,9 @@ class Storage(Protocol):
     def delete(self, names: Iterable[str]) -> None:
         """Delete folders; those that are not there do not matter. Raises CheckpointError."""
 
+    def delete_all(self) -> None:
+        """Delete everything in it. Raises CheckpointError."""
+
     def sweep(self, parent: str) -> Sequence[str]:
         """Delete what writers that were killed left in `parent`; returns it. Only while nobody else writes there."""
 
@@ -160,6 +163,9 @@ class FolderStorage:
 
     def delete(self, names: Iterable[str]) -> None:
         checkpoints.delete_folders(self.root / name for name in names)
+
+    def delete_all(self) -> None:
+        checkpoints.delete_folders([self.root])
 
     def sweep(self, parent: str) -> Sequence[str]:
         return [str(path) for path in checkpoints.sweep(self.root / parent)]

@@ -26,6 +26,7 @@ from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from syncline import keys, standings
+from syncline.state import RunEvent
 from syncline.storage import FolderStorage
 from syncline.streams import Streams
 from tests.integration.evaluated import HELD_OUT, evaluate
@@ -251,6 +252,18 @@ async def test_a_pending_run_can_be_cancelled_once_and_for_all(api: httpx.AsyncC
     assert (summary["state"], summary["steps"]) == ("cancelled", 0)
 
 
+async def test_a_run_that_waits_for_its_turn_says_for_which(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (client, runs):
+        first, second = [(await client.post("/v1/runs", json=spec())).json()["id"] for _ in range(2)]
+        runs.store.get(first).apply(RunEvent.START)
+        assert (await client.get(f"/v1/runs/{first}")).json()["reason"] == ""
+        assert (await client.get(f"/v1/runs/{second}")).json()["reason"] == f"waits for {first} (starting)"
+        (queued,) = [event["data"] for event in runs.store.get(second).series["events"] if event["type"] == "queued"]
+        assert queued == {"behind": first}
+        runs.cancel(first)
+        assert (await client.get(f"/v1/runs/{second}")).json()["reason"] == ""
+
+
 async def test_work_that_a_run_left_open_is_closed_before_another_one_starts(project: Path, redis: Redis) -> None:
     # Given a run that was cancelled while Redis did not answer
     async with serving(project, redis) as (client, runs):
@@ -264,6 +277,25 @@ async def test_work_that_a_run_left_open_is_closed_before_another_one_starts(pro
                 await asyncio.sleep(0.01)
         driving.cancel()
         await asyncio.gather(driving, return_exceptions=True)
+
+
+async def test_a_run_that_is_over_can_be_deleted_and_no_other(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (client, runs):
+        run = (await client.post("/v1/runs", json=spec())).json()
+        publish(Path(run["folder"]), project / "model", version=0, run_id=run["id"], probe=[0.0] * 9)
+        refused = await client.delete(f"/v1/runs/{run['id']}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+        await client.post(f"/v1/runs/{run['id']}:cancel")
+        heir = (await client.post("/v1/runs", json=spec(model={"path": f"run://{run['id']}/final"}))).json()
+        refused = await client.delete(f"/v1/runs/{run['id']}")
+        assert f"run {heir['id']} is pending and starts from a checkpoint" in refused.json()["detail"]
+        await client.post(f"/v1/runs/{heir['id']}:cancel")
+        assert (await client.delete(f"/v1/runs/{run['id']}")).status_code == 204
+        assert not Path(run["folder"]).exists()
+        assert (await client.get(f"/v1/runs/{run['id']}")).status_code == 404
+        assert (await client.delete(f"/v1/runs/{run['id']}")).status_code == 404
+        assert [one.id for one in RunStore(project / "runs").all()] == [heir["id"]]
+        assert runs.store.get(heir["id"]).state.value == "cancelled"
 
 
 async def test_what_does_not_exist_is_a_problem_document(api: httpx.AsyncClient) -> None:

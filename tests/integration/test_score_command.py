@@ -30,6 +30,18 @@ def syncline_score(file: Path, *options: str) -> subprocess.CompletedProcess[str
     )
 
 
+def test_rows_come_from_standard_input_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", "score", "-"],
+        input='{"completion": "so 2", "answer": "2"}\n',
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("1 rows: 1 right; mean score 1.0000\n")
+
+
 def rows_file(folder: Path, *rows: object) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))

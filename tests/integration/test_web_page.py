@@ -82,6 +82,18 @@ def test_nothing_else_is_open(http: httpx.Client, path: str) -> None:
     assert allowed.status_code == (200 if path == "/v1/runs" else 404)
 
 
+def test_the_docs_are_drawn_from_our_own_files_and_ask_for_no_token(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate(token="secret")
+    browser.open(f"{coordinator.url}/docs")
+    browser.until_text("POST /v1/runs")
+    assert browser.ask("document.querySelectorAll('main h3').length") > 50
+    assert "Updates between two syncs of the generators" in browser.text()
+    assert all(url.startswith(coordinator.url) for url in browser.requested)
+    assert browser.complaints == []
+
+
 def test_a_page_of_another_site_cannot_act(coordinate: Callable[..., Coordinator]) -> None:
     coordinator = coordinate()
     run = coordinator.run()

@@ -16,16 +16,19 @@ app = typer.Typer()
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(help='JSONL with rows {"completion": ..., "answer": ...}')],
+    file: Annotated[
+        Path,
+        typer.Argument(help='JSONL with rows {"completion": ..., "answer": ...}; - reads them from standard input'),
+    ],
     reward: Annotated[str, typer.Option(help="reward of rows that name none, as in a run spec")] = '{"type": "math"}',
     golds: Annotated[bool, typer.Option("--golds", help="score each gold answer against itself")] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Score completions as the reward service would: a verdict a row. Needs no stack; exit code 1 if a row has none."""
-    from services.cli.score import Tally, as_text, scored
+    from services.cli.score import Tally, as_text, rows_of, scored
 
     tally = Tally()
-    with scored(file, reward=reward, golds=golds) as rows:
+    with rows_of(file, sys.stdin.buffer) as source, scored(source, reward=reward, golds=golds) as rows:
         for row in rows:
             tally.add(row)
             print(json.dumps(row, ensure_ascii=False) if output is Format.JSON else as_text(row))

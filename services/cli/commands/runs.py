@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from services.cli.options import (
-    DEFAULT_SERVER,
+    ActiveRun,
     Form,
     Format,
     Output,
@@ -19,6 +19,7 @@ from services.cli.options import (
     Token,
     api_at,
     exit_as,
+    not_empty,
     print_json,
     progress_console,
 )
@@ -29,9 +30,7 @@ app.add_typer(export, name="export")
 
 
 @app.command()
-def status(
-    run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
-) -> None:
+def status(run_id: RunId = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Show one run."""
     from services.cli import tables
 
@@ -41,7 +40,7 @@ def status(
 
 
 @app.command("list")
-def list_(server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT) -> None:
+def list_(server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """List runs, newest first."""
     from services.cli import tables
 
@@ -50,7 +49,7 @@ def list_(server: Server = DEFAULT_SERVER, token: Token = "", output: Output = F
 
 
 @app.command()
-def watch(run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT) -> None:
+def watch(run_id: RunId = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Follow a run to its end; -o json prints its events, one a line. Ctrl-C only stops watching."""
     api = api_at(server, token)
     found = api.run(run_id) if run_id else api.newest()
@@ -67,23 +66,19 @@ def watch(run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = ""
 
 
 @app.command()
-def cancel(
-    run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
-) -> None:
+def cancel(run_id: ActiveRun = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Cancel a run."""
     _act("cancel", run_id, server, token, output)
 
 
 @app.command()
-def pause(run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT) -> None:
+def pause(run_id: ActiveRun = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Hold a run before its next step; nothing is lost."""
     _act("pause", run_id, server, token, output)
 
 
 @app.command()
-def resume(
-    run_id: RunId = "", server: Server = DEFAULT_SERVER, token: Token = "", output: Output = Format.TEXT
-) -> None:
+def resume(run_id: RunId = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Continue a paused run, or a failed or cancelled one from its last saved state."""
     _act("resume", run_id, server, token, output)
 
@@ -91,14 +86,14 @@ def resume(
 @app.command("set-period")
 def set_period(
     period: Annotated[str, typer.Argument(help="updates between two syncs, or never")],
-    run_id: RunId = "",
-    server: Server = DEFAULT_SERVER,
+    run_id: ActiveRun = None,
+    server: Server = "",
     token: Token = "",
     output: Output = Format.TEXT,
 ) -> None:
     """Change the sync period of a run, from its next window on."""
     api = api_at(server, token)
-    found = api.change_period(run_id or api.newest()["id"], int(period) if period.isdecimal() else period)
+    found = api.change_period(run_id or api.only_active()["id"], int(period) if period.isdecimal() else period)
     last = found["spec"]["sync"]["changes"][-1]
     text = f"{found['id']}: period {last['period']} from the window that starts at step {last['step']} or after"
     print_json(found) if output is Format.JSON else print(text)
@@ -106,13 +101,13 @@ def set_period(
 
 @export.command("rollouts")
 def export_rollouts(
-    run_id: RunId = "",
+    run_id: RunId = None,
     file: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="where to; packed if named .gz")] = "",
     form: Annotated[Form, typer.Option("--format", help="whole groups, or {prompt, chosen, rejected} rows")] = (
         Form.ROLLOUTS
     ),
     task: Annotated[str, typer.Option(help="only this task; other trainers want prompts of one kind in a file")] = "",
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token: Token = "",
 ) -> None:
     """Print what a run trained on, one JSON object a line: to train on again, or for other trainers."""
@@ -128,7 +123,36 @@ def export_rollouts(
         print(f"{count:,} rows of {found} are in {file}", file=sys.stderr)
 
 
-def _act(verb: Literal["cancel", "pause", "resume"], run_id: str, server: str, token: str, output: Format) -> None:
+@app.command()
+def report(run_id: RunId = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
+    """Say what came of a run that is over, and draw its learning curve, as `syncline run` does at its end."""
+    from rich.console import Console
+
+    from services.cli import report as reports
+
     api = api_at(server, token)
-    found = api.act(run_id or api.newest()["id"], verb)
+    outcome = reports.outcome_of(api, api.run(run_id) if run_id else api.newest())
+    if output is Format.JSON:
+        print_json({**outcome.summary, "summary_path": outcome.run["summary_path"]})
+    else:
+        reports.print_report(Console(), outcome)
+
+
+@app.command()
+def delete(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", callback=not_empty, help="id of a run that is over")],
+    server: Server = "",
+    token: Token = "",
+) -> None:
+    """Delete a run that is over with all that it made: records, checkpoints, rollouts."""
+    api_at(server, token).delete(run_id)
+    print(f"{run_id}: deleted", file=sys.stderr)
+
+
+def _act(
+    verb: Literal["cancel", "pause", "resume"], run_id: str | None, server: str, token: str, output: Format
+) -> None:
+    api = api_at(server, token)
+    meant = api.newest if verb == "resume" else api.only_active
+    found = api.act(run_id or meant()["id"], verb)
     print_json(found) if output is Format.JSON else print(f"{found['id']}: {found['state']}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from services.cli.options import (
-    DEFAULT_SERVER,
+    DEFAULT_PORT,
     ENGINE,
     STACK,
     Engine,
@@ -34,7 +34,7 @@ def up(
     generators: Generators = 1,
     engine: Engine = ENGINE,
     reward_model: RewardModel = None,
-    port: Port = 8080,
+    port: Port = None,
     folder: Folder = STACK,
     output: Output = Format.TEXT,
 ) -> None:
@@ -43,14 +43,16 @@ def up(
     from services.cli.display import make_display
 
     there = stack.living(folder.resolve())
-    if there is not None and there.get("address") == f"http://127.0.0.1:{port}" and there.get("state") == "ready":
-        print("it is up already, and stays as it is; `syncline scale N` changes its generators", file=sys.stderr)
+    at = f"http://127.0.0.1:{port or DEFAULT_PORT}"
+    if there is not None and there.get("state") == "ready" and (port is None or there.get("address") == at):
+        said = f"it is up already, and stays as it is ({stack.description(there)})"
+        print(f"{said}; `syncline scale N` changes its generators", file=sys.stderr)
         print_json(there) if output is Format.JSON else print(there["address"])
         return
     with make_display(progress_console()) as display:
         stack.start(
             folder.resolve(),
-            port=port,
+            port=port or DEFAULT_PORT,
             generators=generators,
             engine=engine,
             project=Path.cwd(),
@@ -59,6 +61,8 @@ def up(
             waiting=display.wait,
         )
     state = stack.living(folder.resolve()) or {}
+    address = state.get("address", "")
+    print(f"commands in this folder find it; elsewhere: --server {address} or SYNCLINE_SERVER", file=sys.stderr)
     print_json(state) if output is Format.JSON else print(state.get("address", ""))
 
 
@@ -75,9 +79,23 @@ def down(folder: Folder = STACK, output: Output = Format.TEXT) -> None:
 
 
 @app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="one of those that the stack has; all of them if left out")] = "",
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="how many of the last lines of each")] = 20,
+    folder: Folder = STACK,
+) -> None:
+    """Print the ends of the logs of the local stack's services, also when it is down."""
+    from services.cli import stack
+
+    for name, path in stack.log_files(folder.resolve(), service).items():
+        print(f"== {name}: {path}", file=sys.stderr)
+        print("\n".join(stack.last_lines(path, lines)))
+
+
+@app.command()
 def scale(
     generators: Annotated[int, typer.Argument(min=0)],
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token: Token = "",
     output: Output = Format.TEXT,
 ) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import typer
 
 from services.cli.options import (
-    DEFAULT_SERVER,
+    DEFAULT_PORT,
     ENGINE,
     EXIT_INTERRUPTED,
     STACK,
@@ -29,6 +30,7 @@ from services.cli.options import (
     print_json,
     progress_console,
 )
+from syncline.errors import FieldProblem, InvalidSpec
 
 app = typer.Typer()
 
@@ -41,7 +43,7 @@ def run(
     generators: Generators = 1,
     engine: Engine = ENGINE,
     reward_model: RewardModel = None,
-    port: Port = 8080,
+    port: Port = None,
     server: Server = "",
     token: Token = "",
     folder: Folder = STACK,
@@ -50,13 +52,14 @@ def run(
     """Train: start a local stack if none answers, submit, follow to the end, report. Ctrl-C cancels."""
     from rich.console import Console
 
-    from services.cli import report, specfile
+    from services.cli import report, specfile, stack
     from services.cli.session import StackChoice, run_to_the_end
 
     checked = specfile.load(spec, overrides=_with_start(set_, from_))
+    there = stack.living(folder.resolve()) if port is None else None
     choice = StackChoice(
         folder=folder.resolve(),
-        port=port,
+        port=urlsplit(there["address"]).port if there else port or DEFAULT_PORT,
         generators=generators,
         engine=engine,
         project=_project(spec),
@@ -79,7 +82,7 @@ def submit(
     spec: SpecFile,
     set_: Overrides = None,
     from_: From = "",
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token: Token = "",
     output: Output = Format.TEXT,
 ) -> None:
@@ -100,6 +103,11 @@ def validate(spec: SpecFile, set_: Overrides = None, output: Output = Format.TEX
     from services.cli import specfile
 
     checked = specfile.load(spec, overrides=set_ or [])
+    for field, path in specfile.local_paths(checked):
+        if not path.exists():
+            print(
+                f"warning: {field}: {path} is not here; files are checked where the coordinator runs", file=sys.stderr
+            )
     if output is Format.JSON:
         print_json(checked.model_dump(mode="json"))
     else:
@@ -112,7 +120,13 @@ def validate(spec: SpecFile, set_: Overrides = None, output: Output = Format.TEX
 
 
 def _with_start(overrides: list[str] | None, start: str) -> list[str]:
-    return [*(overrides or []), *([f"model.path=run://{start}"] if start else [])]
+    given = overrides or []
+    if not start:
+        return given
+    if also := [one for one in given if one.partition("=")[0] in ("model", "model.path")]:
+        problem = f"it names the model, and so does --set {also[0]}"
+        raise InvalidSpec([FieldProblem("--from", problem, "one of the two")])
+    return [*given, f"model.path=run://{start}"]
 
 
 def _project(spec: Path) -> Path:

@@ -61,13 +61,18 @@ def _read(path: Path) -> _File:
 
 
 _FILES = {path.name: _read(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _MEDIA_TYPES}
-PATHS = frozenset({"/", *(f"/ui/{name}" for name in _FILES)})
+PATHS = frozenset({"/", "/docs", *(f"/ui/{name}" for name in _FILES)})
 """Everything that is served here; nothing else is open without a token."""
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def get_page(request: Request) -> Response:
     return _answer(request, _FILES["index.html"])
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def get_docs(request: Request) -> Response:
+    return _answer(request, _FILES["docs.html"])
 
 
 @router.api_route("/ui/{name}", methods=["GET", "HEAD"])

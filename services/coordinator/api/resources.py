@@ -13,7 +13,10 @@ from typing import Any
 from services.coordinator.best import best_version
 from services.coordinator.store import Run
 from services.coordinator.summary import model_folder, rollouts_of, summary_path
+from syncline.algo.schedule import whole_windows
 from syncline.errors import FieldProblem, InvalidSpec
+
+_PACE_STEPS = 20
 
 
 def run_resource(run: Run) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def run_resource(run: Run) -> dict[str, Any]:
         "id": run.id,
         "name": run.spec.name,
         "state": record.state,
-        "reason": record.reason,
+        "reason": run.reason,
         "created_at": _time(record.created_at),
         "started_at": _time(record.started_at),
         "finished_at": _time(record.finished_at),
@@ -58,10 +61,11 @@ def run_resource(run: Run) -> dict[str, Any]:
 
 
 def eta_seconds(run: Run) -> float | None:
-    """Seconds to the last step, from the pace of the last twenty; None before there is a pace."""
+    """Seconds to the last step, from the pace of the last windows; None before there is a pace."""
     if run.state.terminal or len(run.series["steps"]) < 2:
         return None
-    times = [row["finished_at"] for row in run.series["steps"][-21:]]
+    span = whole_windows(run.series["steps"][-1]["sync_period"], at_least=_PACE_STEPS)
+    times = [row["finished_at"] for row in run.series["steps"][-span - 1 :]]
     pace = statistics.fmean(later - earlier for earlier, later in pairwise(times))
     return pace * (run.spec.steps - run.record.step)
 

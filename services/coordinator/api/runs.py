@@ -100,6 +100,13 @@ async def change_run(
     return run_resource(await runs.change_period(run_id, change.sync.period))
 
 
+@router.delete("/{run_id}", status_code=204, operation_id="deleteRun", summary="Delete a run that is over")
+def delete_run(run_id: str, runs: TheRuns) -> Response:
+    """With its records, checkpoints and rollouts. 409 for a run that is not over, or whose weights another one uses."""
+    runs.delete(run_id)
+    return Response(status_code=204)
+
+
 @router.get("/{run_id}/steps", operation_id="listSteps", summary="Steps with version, staleness and numbers")
 async def list_steps(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
     return _series(run, "steps", page_size, page_token)

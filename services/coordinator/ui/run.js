@@ -21,6 +21,7 @@ import {
   algorithmOf,
   clock,
   counted,
+  curveNote,
   decimal,
   doing,
   duration,
@@ -69,6 +70,7 @@ export class RunView {
     this.timeline = new Timeline({ id: "timeline", table: "steps" });
     this.knob = new Knob(this.path, () => this.ring());
     this.curves = new CurveSet();
+    this.curveNote = h("p", { class: "note" });
     this.stepTable = stepTable(this.steps.path);
     this.evaluationTable = evaluationTable(this.evaluations.path);
     this.answers = new Answers(this.evaluations.path);
@@ -113,6 +115,7 @@ export class RunView {
         { "aria-labelledby": "curves-title" },
         h("h2", { id: "curves-title" }, "Curves"),
         this.curves.element,
+        this.curveNote,
         this.stepTable.element,
         this.evaluationTable.element,
         this.answers.element,
@@ -226,6 +229,7 @@ export class RunView {
     this.knob.element.hidden = this.over || run.rollouts.from !== null;
     this.knob.update(run);
     this.showFacts(run);
+    setText(this.curveNote, curveNote(run));
     setText(this.spec, JSON.stringify(run.spec, null, 2));
     const rows = this.steps.rows;
     const seen = JSON.stringify([

@@ -3,7 +3,7 @@
  */
 
 import { Table, h, setText } from "./dom.js";
-import { clock, counted, decimal, duration, estimate, passAt, plural, whole } from "./words.js";
+import { clock, counted, decimal, duration, estimate, measureOf, passAt, plural, whole } from "./words.js";
 
 const NEWEST = 200;
 
@@ -113,7 +113,7 @@ const evaluationCells = (row) => ({
   cells: [
     row.best ? { text: whole(row.version), note: "best" } : whole(row.version),
     String(row.name),
-    row.measure.replaceAll("_", " "),
+    measureOf(row),
     estimate(row.score),
     passAt(row.pass_at),
     estimate(row.win_rate_length_controlled),

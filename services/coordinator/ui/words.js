@@ -40,6 +40,31 @@ export const passAt = (chances) =>
     .map(([k, chance]) => `@${k} ${decimal(chance)}`)
     .join(", ") || "-";
 
+/**
+ * accuracy (greedy), score (temperature 0.6).
+ * @param {Record<string, any>} row of an evaluation
+ */
+export const measureOf = ({ measure, temperature }) => `${measure.replaceAll("_", " ")}${sampledAt(temperature)}`;
+
+/** @param {number | undefined} temperature */
+const sampledAt = (temperature) =>
+  temperature === undefined ? "" : temperature === 0 ? " (greedy)" : ` (temperature ${temperature})`;
+
+/**
+ * How the curves are to be read.
+ * @param {Run} run
+ */
+export function curveNote(run) {
+  const sets = run.spec.evaluation.map((/** @type {any} */ one) => `${one.name}${sampledAt(one.temperature)}`);
+  const rollouts = run.rollouts.from ? "those of the file" : `sampled at temperature ${run.spec.generation.temperature}`;
+  const over = run.spec.algorithm.normalize === "pairs" ? "pairs" : "prompts, those that trained nothing included";
+  return (
+    `The reward is that of the rollouts in training, ${rollouts}` +
+    `${sets.length ? `; held-out sets are answered apart: ${sets.join(", ")}` : ""}. ` +
+    `The loss of a step is its sum divided by all its ${over}.`
+  );
+}
+
 /** @param {{path: string, problem: string, allowed: string}} found */
 export const warning = ({ path, problem, allowed }) => `${path}: ${problem}; wanted: ${allowed}`;
 
@@ -159,9 +184,11 @@ export function sentence(type, data) {
         : `${data.generator}: ${data.error ?? data.event}`;
     case "evaluation":
       return (
-        `${data.name} on version ${data.version}: ${data.measure.replaceAll("_", " ")} ${estimate(data.score)}, ` +
+        `${data.name} on version ${data.version}: ${measureOf(/** @type {any} */ (data))} ${estimate(data.score)}, ` +
         plural(data.prompts, "prompt")
       );
+    case "queued":
+      return `waits for ${data.behind}`;
     case "best":
       return (
         `version ${data.version} is the best so far: ` +

@@ -17,6 +17,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Period = int | Literal["never"]
+_MANY_STEPS = 200
+
+
+def whole_windows(period: Period, *, at_least: int) -> int:
+    """Steps of as many whole windows as hold `at_least` steps, for means that must not depend on the place within a
+    window: its first step waits, and the others do not. `at_least` itself where windows are very long."""
+    if period == "never" or period > _MANY_STEPS:
+        return at_least
+    return -(-at_least // period) * period
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,21 @@ def test_pace_and_eta_come_from_the_last_steps() -> None:
     }
 
 
+def test_the_pace_does_not_depend_on_the_place_within_a_window() -> None:
+    # Given windows of 8 steps, of which the first waits for the rollouts of all
+    def finished_at(number: int) -> float:
+        return 10.0 * (number // 8 + 1) + 0.1 * (number % 8)
+
+    seen = []
+    progress = after(state("running"))
+    for number in range(40):
+        progress.apply(step(number, sync_period=8, finished_at=finished_at(number)))
+        if number >= 25:
+            assert progress.eta_s is not None
+            seen.append(progress.eta_s / (39 - number) if number < 39 else 1.25)
+    assert seen == pytest.approx([1.25] * len(seen))
+
+
 def test_padding_is_shown_where_the_learner_tells_it() -> None:
     assert dict(numbers(after(step(0, metrics={"padding_waste": 0.123}))))["padding"] == "12%"
 
@@ -81,7 +96,14 @@ def test_phases_say_what_is_waited_for() -> None:
     loaded = Event("", "fleet", {"event": "loaded", "generator": "inference-0", "version": 0})
     assert "turn" in after().phase
     assert "seed model" in after(state("starting")).phase
-    assert "engines" in after(state("running")).phase
+    assert "version 0 waits for a generator" in after(state("running")).phase
+    from_file = Progress.of(RUN | {"rollouts": {"from": "rollouts.jsonl"}})
+    from_file.apply(state("running"))
+    assert from_file.phase == "the first groups of the file are on their way"
+    from_file.apply(step(0))
+    assert from_file.phase == "training"
+    assert after(state("pending"), Event("", "queued", {"behind": "tiny-0"})).phase == "waits for tiny-0"
+    assert Progress.of(RUN | {"reason": "waits for tiny-0 (running)"}).phase == "waits for tiny-0 (running)"
     assert "first rollouts" in after(state("running"), loaded).phase
     assert after(state("running"), loaded, step(0)).phase == "training"
     assert "last evaluation" in after(state("running"), loaded, step(39)).phase
@@ -117,7 +139,9 @@ def test_without_a_terminal_there_is_a_line_every_few_steps() -> None:
         problem = {"path": "tasks.0.reward.endpoint", "problem": "it is down", "allowed": "one that is up"}
         best = Event("", "best", {"version": 40, "evaluation": "held-out", "metric": "score", "value": 0.8})
         period = Event("", "period", {"from_step": 20, "period": 5})
-        for event in [Event("", "warning", problem), *events, period, evaluation(40, 0.8), best, state("succeeded")]:
+        late = evaluation(20, 0.6)
+        ends = [period, evaluation(40, 0.8), late, best, state("succeeded")]
+        for event in [Event("", "warning", problem), *events, *ends]:
             progress.apply(event)
             display.show(event)
     lines = out.getvalue().splitlines()
@@ -127,6 +151,8 @@ def test_without_a_terminal_there_is_a_line_every_few_steps() -> None:
     assert steps[-1].startswith("step 40/40  reward 0.500  pairs 12  staleness 9  version 30  tokens/s 500")
     assert "evaluation held-out at version 0: accuracy 40.0% [35.0, 45.0], length 3.5" in lines
     assert "evaluation held-out at version 40: accuracy 80.0% [75.0, 85.0], length 3.5" in lines
+    late_line = "evaluation held-out at version 20: accuracy 60.0% [55.0, 65.0], length 3.5"
+    assert f"{late_line} (late: version 40 came before)" in lines
     assert "best so far: version 40" in lines
     assert "sync period 5 from step 20 on" in lines
     assert "warning: tasks.0.reward.endpoint: it is down; wanted: one that is up" in lines

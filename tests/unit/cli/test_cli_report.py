@@ -14,7 +14,7 @@ from services.cli import curve, report
 from services.cli.outcome import Outcome
 from tests.unit.cli.evaluation_rows import evaluation_row
 
-SPEC = {"algorithm": {"name": "dpo"}, "sync": {"period": 5}}
+SPEC = {"algorithm": {"name": "dpo"}, "sync": {"period": 5}, "generation": {"temperature": 1.0}}
 
 
 def steps(count: int, *, period: int) -> list[dict[str, Any]]:
@@ -113,6 +113,35 @@ def test_the_curve_is_a_picture(tmp_path: Path, count: int, period: int) -> None
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert picture.width > 1000
+
+
+def test_a_mixed_run_has_an_axis_for_each_scale_and_task(tmp_path: Path) -> None:
+    tasks = [{"task": "math", "reward_mean": 0.5}, {"task": "chat", "reward_mean": None}]
+    rows = [row | {"tasks": tasks} for row in steps(20, period=5)]
+    scored = [
+        *EVALUATIONS,
+        evaluation_row("chat", 0, -3.0, measure="score"),
+        evaluation_row("chat", 20, -1.0, measure="score"),
+    ]
+    run = {"name": "mixed", "spec": SPEC}
+    curve.draw(tmp_path / "plain.png", run=run, steps=steps(20, period=5), evaluations=EVALUATIONS)
+    curve.draw(tmp_path / "mixed.png", run=run, steps=rows, evaluations=scored)
+    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "mixed.png") as mixed:
+        assert mixed.height > plain.height
+
+
+def test_a_narrow_terminal_cuts_no_number_off() -> None:
+    rows = {
+        "before": [evaluation_row("add", 0, 0.5, temperature=0.0)],
+        "after": [evaluation_row("add", 20, 0.8, temperature=0.0)],
+    }
+    text = " ".join(reported(**rows, path="summary.json", width=40).split())
+    assert "held-out add, accuracy (greedy): 50.0% [45.0, 55.0] -> 80.0% [75.0, 85.0], +30.0 points" in text
+
+
+def test_an_evaluation_says_how_its_answers_were_sampled() -> None:
+    rows = {when: [evaluation_row("add", 0, 0.5, temperature=0.6)] for when in ("before", "after")}
+    assert "accuracy (temperature 0.6)" in reported(**rows, path="summary.json", width=120)
 
 
 def test_an_offline_run_without_evaluations_has_a_curve_too(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_runs_are_columns(capsys: pytest.CaptureFixture[str]) -> None:
     tables.print_runs([RUN, RUN | {"id": "b", "state": "succeeded"}])
     header, first, second = capsys.readouterr().out.splitlines()
     assert header.index("state") == first.index("stalled") == second.index("succeeded")
-    assert "23/400  20       -          2026-01-02 03:04:05" in first
+    assert "23/400  v20      -          2026-01-02 03:04:05" in first
 
 
 def test_no_runs_are_a_header(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,9 +48,10 @@ def test_a_run_is_shown_with_its_generators_and_nothing_wrapped(capsys: pytest.C
     tables.print_run(RUN | {"tasks": [task]}, fleet)
     lines = capsys.readouterr().out.splitlines()
     assert "state         stalled: no generator answers" in lines
+    assert "serving       v20 for training; staleness of the newest step -" in lines
     assert "step          23/400, 1m01s to go" in lines
     assert "task math     12 pairs, reward 0.625, length 31, margin 0.25, entropy 1.5" in lines
-    assert "inference-0   serving, version 20" in lines
+    assert "inference-0   serving, v20" in lines
     assert "inference-1   failed, no version yet: digest mismatch" in lines
     assert f"folder        {RUN['folder']}" in lines
     assert "best          v10, score 0.625 on held-out" in lines
