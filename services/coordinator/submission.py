@@ -127,8 +127,6 @@ def _prompts(part: Task | Evaluation, settings: CoordinatorSettings, cache: Cach
     if not file.path.is_file():
         problem = "is a folder" if file.path.is_dir() else "does not exist"
         raise InvalidSpec([FieldProblem(field, f"{file.path} {problem}", "a JSONL or Parquet file")])
-    if file.path.suffix not in (".jsonl", ".parquet"):
-        raise InvalidSpec([FieldProblem(field, f"{file.path.name} ends in {file.path.suffix!r}", ".jsonl or .parquet")])
     return file
 
 
