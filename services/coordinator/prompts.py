@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.coordinator.plan import Plan, epochs
@@ -20,6 +20,8 @@ class Row:
 
     prompt: Prompt
     answer: str
+    line: int = field(default=0, compare=False)
+    """Where it stands in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def _row(found: DataRow, *, reward: RewardSpec) -> Row | BadRow:
         return answer
     if reward.type == "math" and not answer.strip():
         return BadRow(found.line, "has no `answer`", "a gold answer in every row of a task with a math reward")
-    return Row(prompt=prompt, answer=answer)
+    return Row(prompt, answer, found.line)
 
 
 def _invalid(field: str, problem: str, allowed: str) -> InvalidSpec:
