@@ -505,6 +505,36 @@ async def test_what_a_run_that_is_over_left_in_the_stream_is_never_scored(redis:
     assert server.requests == []
 
 
+async def test_the_answers_of_a_group_are_compared_with_each_other(redis: Redis, endpoints: Endpoints) -> None:
+    scorer = Scorer({"judge": JudgeReward(endpoints)})
+    async with scripted(shorter_wins) as server, working(worker(redis, scorer)):
+        reward_json = judge(server, mode="pairwise").model_dump_json()
+        await add(redis, group("aaa", "a", "aa", reward_json=reward_json))
+        (done,) = await scored(redis, count=1)
+    assert [verdict.score for verdict in done.verdicts] == [0.0, 1.0, 0.5]
+    assert len(server.requests) == 3 * 2
+
+
+async def test_each_answer_of_an_evaluation_is_compared_with_the_seeds_answer_at_its_place(
+    redis: Redis, endpoints: Endpoints
+) -> None:
+    scorer = Scorer({"judge": JudgeReward(endpoints)})
+    async with scripted(shorter_wins) as server, working(worker(redis, scorer)):
+        reward_json = judge(server, mode="versus_seed").model_dump_json()
+        rolled = group("a", "aaa", "", "bb", reward_json=reward_json, purpose=pb.PURPOSE_EVALUATION)
+        rolled.task.seed_answers.extend(["aa", "aa", "aa"])
+        await add(redis, rolled)
+        (done,) = await scored(redis, count=1, stream="syncline:evaluated:run-a")
+        # an empty answer of the seed is compared like any other, and one that is missing is not
+        rolled.task.seed_answers[:] = ["", ""]
+        del rolled.samples[2:]
+        await add(redis, rolled)
+        _, again = await scored(redis, count=2, stream="syncline:evaluated:run-a")
+    assert [verdict.score for verdict in done.verdicts] == [1.0, 0.0, 1.0, 0.5]
+    assert done.verdicts[3].cause == "the seed itself"
+    assert [verdict.score for verdict in again.verdicts] == [0.0, 0.0]
+
+
 async def test_a_group_whose_conversation_is_broken_is_refused_by_that_name(redis: Redis) -> None:
     one = worker(redis, Scorer({"judge": JudgeReward(Endpoints())}))
     async with working(one):
