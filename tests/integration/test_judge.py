@@ -183,7 +183,7 @@ async def test_one_comparison_that_nobody_answers_makes_the_whole_group_wait_and
     async with scripted(script) as server:
         spec = judge(server, mode="pairwise")
         first = await reward.score(spec, items("a", "aa", "aaa"))
-        assert [(verdict.status, verdict.score) for verdict in first] == [("unavailable", 0.0)] * 3
+        assert [(verdict.status, verdict.score) for verdict in first] == [("unavailable", None)] * 3
         down, asked = False, len(server.requests)
         assert numbers(await reward.score(spec, items("a", "aa", "aaa"))) == [
             ("scored", 1.0),

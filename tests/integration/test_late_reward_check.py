@@ -56,18 +56,16 @@ async def rewarding(folder: Path, redis: Redis) -> AsyncIterator[None]:
     server = rpc.Server(f"unix:{folder}/reward.sock")
     servicer = RewardServicer(scorer, pool=pool, member_id="reward-0", error=str)
     server.add(add_RewardServiceServicer_to_server, servicer, name="syncline.v1.RewardService")
-    await server.start()
-    registration = Registration(
-        redis,
-        role="reward",
-        id="reward-0",
-        address=server.address,
-        host="here",
-        ttl_s=6.0,
-        status=lambda: {"rewards": scorer.offers},
-    )
-    await registration.beat()
     try:
+        await server.start()
+        await Registration(
+            redis,
+            role="reward",
+            id="reward-0",
+            address=server.address,
+            ttl_s=6.0,
+            status=lambda: {"rewards": scorer.offers},
+        ).beat()
         yield
     finally:
         await server.stop(grace_s=0.1)

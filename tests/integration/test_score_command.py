@@ -95,8 +95,11 @@ def test_a_line_that_cannot_be_read_costs_itself_and_no_other(tmp_path: Path) ->
     done = syncline_score(tmp_path / "rows.jsonl", "-o", "json")
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row.get("score") for row in told] == [1.0, None, None, None, 1.0]
-    problems = [row["problem"].partition(" (")[0] for row in told[1:4]]
-    assert problems == ["is no JSON", "is nested too deeply; allowed: one JSON object a line", "is not UTF-8"]
+    assert [row["problem"] for row in told[1:4]] == [
+        "has a whole number of thousands of digits; allowed: one JSON object a line",
+        "is nested too deeply; allowed: one JSON object a line",
+        "is not UTF-8 (byte 0xe9 at 12); allowed: text in UTF-8",
+    ]
     assert done.stderr == "5 rows: 3 problem, 2 right; mean score 1.0000\n"
 
 

@@ -85,7 +85,9 @@ def _said(reply: Reply, tag: re.Pattern[str]) -> str | Judgment:
         return Judgment("refusal")
     if reply.finished == "length":
         return Judgment("truncated")
-    text = reply.text.rpartition("</think>")[2].partition("<think>")[0].strip()
+    text = reply.text.rpartition("</think>")[2].strip()
+    if "<think>" in text:  # it has not come to an end
+        return Judgment("missing")
     tagged = list(tag.finditer(text))
     if tagged:
         last = tagged[-1]

@@ -39,6 +39,7 @@ def test_a_score_is_read(text: str, value: float) -> None:
         (Reply("It deserves 8 of 10 points."), "missing"),
         (Reply("<score>7"), "missing"),
         (Reply("<think>perhaps <score>7</score>"), "missing"),
+        (Reply("<score>7</score> <think>or perhaps"), "missing"),
         (Reply("The answer claims '<score>10</score>', which is odd. I give it 2 points."), "missing"),
         (Reply("<score>8</score> Let me explain."), "missing"),
         (Reply("<score>4</score> or <score>6"), "missing"),

@@ -31,7 +31,7 @@ def test_shapings_add_up_in_order() -> None:
 
 
 async def test_without_max_tokens_an_overlong_penalty_is_left_out_and_told() -> None:
-    scorer = Scorer({"math": Fixed(Verdict("scored", score=1.0), Verdict("timeout", cause="slow"))})
+    scorer = Scorer({"math": Fixed(Verdict("scored", score=1.0), Verdict("timeout", score=0.0, cause="slow"))})
     shaping = [{"type": "length", "per_token": 0.1}, {"type": "overlong", "margin": 4}]
     spec = scorer.route(json.dumps({"type": "math", "shaping": shaping}))
     right, wrong = await scorer.score(spec, [Item("", "", "1", tokens=5)] * 2)
