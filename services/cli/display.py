@@ -17,6 +17,7 @@ from rich.text import Text
 from services.cli import scores
 from services.cli.client import Event
 from services.cli.progress import Progress, duration, numbers, period_change, sparkline, warning
+from services.cli.verdicts import verdicts_of
 
 _LINES_A_RUN = 20
 _SPARKLINE_WIDTH = 40
@@ -109,6 +110,7 @@ class LivePanel:
             lines.append(Text.assemble("reward ", (course, "green"), " ", (reward, "bold")))
             parts = [part for name, value in others for part in (f"{name} ", (value, "bold"), "   ")]
             lines.append(Text.assemble(*parts))
+            lines.append(Text.assemble("verdicts ", verdicts_of(progress.last.get("tasks", []))))
         for name, rows in progress.evaluations.items():
             ends = [rows[0], rows[-1]] if len(rows) > 1 else rows
             shown = " -> ".join(f"{scores.score(row)} (v{row['version']})" for row in ends)

@@ -26,11 +26,12 @@ def scored(file: Path, *, reward: str, golds: bool) -> Iterator[Iterator[dict[st
     Raises NotFound without the file, and Unavailable when the rows were not scored to the end.
     """
     try:
-        rows = file.open("rb")
+        file.open("rb").close()
     except OSError as error:
-        raise NotFound(f"{file} cannot be read: {error.strerror}; give a JSONL file") from None
-    command = [sys.executable, "-m", "services.reward.score", "--reward", reward, *(["--golds"] if golds else [])]
-    with rows, subprocess.Popen(command, stdin=rows, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own program
+        raise NotFound(f"{file} cannot be read: {error.strerror}; give a JSONL or Parquet file") from None
+    command = [sys.executable, "-m", "services.reward.score", str(file.resolve()), "--reward", reward]
+    command += ["--golds"] if golds else []
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own program
         assert process.stdout is not None
         try:
             yield _told(process.stdout)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.cli.progress import duration, warning
+from services.cli.verdicts import verdicts_of
 
 _TASK_NUMBERS = ("reward", "raw_reward", "length", "margin", "entropy", "kl_reference", "mismatch_kl")
 
@@ -32,6 +33,8 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         ("serving", f"v{run['version']} for training; staleness of the newest step {_or_dash(run['staleness'])}"),
     ]
     facts += [(f"task {task['task']}", _task(task)) for task in run.get("tasks", [])]
+    if verdicts := verdicts_of(run.get("tasks", [])):
+        facts.append(("verdicts", verdicts))
     if source := (run.get("rollouts") or {}).get("from"):
         facts.append(("rollouts", f"from {source}"))
     for generator in fleet.get("inference", []):

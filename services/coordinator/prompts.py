@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeGuard
 
 from services.coordinator.plan import Plan, epochs
-from syncline.documents import from_json
+from syncline.data_rows import BadRow, DataRow, Prompt, answer_of, is_prompt, rows_of
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
 from syncline.rewardspec import RewardSpec
 from syncline.runspec import RunSpec
-
-Prompt = str | list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +20,8 @@ class Row:
 
     prompt: Prompt
     answer: str
+    line: int = field(default=0, compare=False)
+    """Where it stands in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,55 +42,30 @@ Encode = Callable[[Prompt], tuple[tuple[int, ...], str]]
 
 
 def read_rows(path: Path, *, field: str, reward: RewardSpec) -> list[Row]:
-    """Read and check a JSONL or Parquet file. Raises InvalidSpec naming `field` and the line."""
+    """Read and check a file of prompts. Raises InvalidSpec naming `field` and the line."""
     rows: list[Row] = []
-    for line, record in enumerate(_records(path, field), start=1):
-        rows.append(_row(record, where=f"{path.name} line {line}", field=field, reward=reward))
+    for found in rows_of(path, field=field):
+        row = _row(found, reward=reward) if isinstance(found, DataRow) else found
+        if isinstance(row, BadRow):
+            raise _invalid(field, f"{path.name} line {row.line} {row.problem}", row.allowed)
+        rows.append(row)
     if not rows:
         raise _invalid(field, f"{path} holds no rows", "a file with at least one prompt")
     return rows
 
 
-def _records(path: Path, field: str) -> Iterator[Any]:
-    if path.suffix == ".parquet":
-        from pyarrow import ArrowInvalid, parquet
-
-        try:
-            yield from parquet.read_table(path).to_pylist()
-        except ArrowInvalid as error:
-            raise _invalid(field, f"{path} is no Parquet file ({error})", "Parquet or JSONL") from error
-        return
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
-            if text.strip():
-                try:
-                    yield from_json(text.strip(), where=field)
-                except InvalidSpec as error:
-                    problem = error.problems[0].problem
-                    raise _invalid(field, f"{path.name} line {line} {problem}", "one JSON object a line") from None
-
-
-def _row(record: Any, *, where: str, field: str, reward: RewardSpec) -> Row:
-    if not isinstance(record, Mapping):
-        raise _invalid(field, f"{where} is a {type(record).__name__}", 'an object like {"prompt": ..., "answer": ...}')
-    prompt = record.get("prompt")
-    if not _is_prompt(prompt):
-        problem = "has no `prompt`" if "prompt" not in record else "has a `prompt` that is neither text nor messages"
-        raise _invalid(field, f"{where} {problem}", 'a non-empty string, or [{"role": ..., "content": ...}, ...]')
-    answer = record.get("answer")
-    if reward.type == "math" and (answer is None or str(answer).strip() == ""):
-        raise _invalid(field, f"{where} has no `answer`", "a gold answer in every row of a task with a math reward")
-    return Row(prompt=prompt, answer="" if answer is None else str(answer))
-
-
-def _is_prompt(prompt: Any) -> TypeGuard[Prompt]:
-    if isinstance(prompt, str):
-        return prompt != ""
-    return (
-        isinstance(prompt, list)
-        and len(prompt) > 0
-        and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt)
-    )
+def _row(found: DataRow, *, reward: RewardSpec) -> Row | BadRow:
+    prompt = found.fields.get("prompt")
+    if not is_prompt(prompt):
+        missing = "prompt" not in found.fields
+        problem = "has no `prompt`" if missing else "has a `prompt` that is neither text nor messages"
+        return BadRow(found.line, problem, 'a non-empty string, or [{"role": ..., "content": ...}, ...]')
+    answer = answer_of(found)
+    if isinstance(answer, BadRow):
+        return answer
+    if reward.type == "math" and not answer.strip():
+        return BadRow(found.line, "has no `answer`", "a gold answer in every row of a task with a math reward")
+    return Row(prompt, answer, found.line)
 
 
 def _invalid(field: str, problem: str, allowed: str) -> InvalidSpec:

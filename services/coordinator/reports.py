@@ -72,6 +72,7 @@ def _task_row(task: TaskReport, *, staleness: int) -> dict[str, Any]:
         "dropped": dict(task.dropped),
         "reward_mean": task.reward_mean,
         "verdicts": dict(task.verdicts),
+        "causes": dict(task.causes),
         "pairs": task.pairs,
         "length_mean": task.length_mean,
         "metrics": dict(task.metrics),

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from services.coordinator import endpoints
 from services.coordinator.controller import RunController
 from services.coordinator.fleet import Fleet
-from services.coordinator.reward_check import check_rewards
+from services.coordinator.reward_check import UNCHECKED, Checked, check_rewards
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Run, RunStore
 from services.coordinator.submission import Prepared, prepare
@@ -29,13 +29,14 @@ from syncline import runspec
 from syncline.algo.schedule import Period
 from syncline.backoff import Backoff
 from syncline.cache import Cache
-from syncline.errors import Conflict, RunFailed, StorageError, StoreUnreachable, SynclineError
+from syncline.errors import Conflict, InvalidSpec, RunFailed, StorageError, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
 from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
 
 log = structlog.get_logger()
 _WHILE_THE_STORE_IS_AWAY = Backoff(first_s=2.0, longest_s=30.0)
+_LOOK_AGAIN_S = 0.5
 
 
 class Runs:
@@ -48,6 +49,8 @@ class Runs:
         self._settings = settings
         self._cache = Cache(settings.cache_root)
         self._prepared: dict[str, Prepared] = {}
+        self._checked: set[str] = set()
+        """Runs whose rewards a reward service has checked in this life of the process."""
         self._active: tuple[Run, asyncio.Task[None]] | None = None
         self._controller: RunController | None = None
         self._queued = asyncio.Event()
@@ -63,7 +66,9 @@ class Runs:
         if (known := self._known(idempotency_key, digest)) is not None:
             return known
         prepared = await self._prepare(spec)
+        checked = await self._check(prepared)
         warnings = [
+            *checked.warnings,
             *(prepared.rollouts.warnings if prepared.rollouts else ()),
             *await endpoints.unreachable(prepared.spec),
         ]
@@ -79,6 +84,8 @@ class Runs:
         if warnings:
             run.warn(warnings)
         self._prepared[run.id] = prepared
+        if checked.complete:
+            self._checked.add(run.id)
         self._tell_queue()
         self._queued.set()
         log.info("run_submitted", run_id=run.id, warnings=len(warnings))
@@ -201,6 +208,7 @@ class Runs:
             await asyncio.gather(task, return_exceptions=True)
             self._active = self._controller = None
             self._prepared.pop(run.id, None)
+            self._checked.discard(run.id)
             structlog.contextvars.unbind_contextvars("run_id")
             log.info("run_left", run_id=run.id, state=run.state, reason=run.record.reason)
 
@@ -216,7 +224,13 @@ class Runs:
             write_summary(run)
             return
         self._controller = RunController(run, prepared, redis=self._redis, fleet=self._fleet, settings=self._settings)
-        await self._controller.drive()
+        checking = None if run.id in self._checked else asyncio.create_task(self._check_when_possible(run, prepared))
+        try:
+            await self._controller.drive()
+        finally:
+            if checking is not None:
+                checking.cancel()
+                await asyncio.gather(checking, return_exceptions=True)
 
     async def _prepare_again(self, run: Run) -> Prepared:
         """What was prepared in another life of this process. A store that is away is asked again for a while: a run
@@ -240,8 +254,27 @@ class Runs:
             rewards=offered,
             find_checkpoint=lambda run_id, which: checkpoint_place(self.store.get(run_id), which),
         )
-        await check_rewards(spec, live)
         return prepared
+
+    async def _check(self, prepared: Prepared) -> Checked:
+        return await check_rewards(prepared.spec, self._fleet.roles["reward"], rows=prepared.rows_by_field)
+
+    async def _check_when_possible(self, run: Run, prepared: Prepared) -> None:
+        """What no reward service could check at submission is checked when one is there, and fails the run then."""
+        try:
+            checked = await self._check(prepared)
+            while not checked.complete:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                checked = await self._check(prepared)
+        except InvalidSpec as error:
+            run.apply(RunEvent.FAIL, error.message)
+            assert self._active is not None
+            self._active[1].cancel()
+            return
+        self._checked.add(run.id)
+        run.withdraw(UNCHECKED.path)
+        if checked.warnings:
+            run.warn(checked.warnings)
 
     def count(self) -> Counter[RunState]:
         """Runs by state."""

@@ -153,6 +153,11 @@ class Run:
         for warning in said:
             self.emit("warning", warning)
 
+    def withdraw(self, path: str) -> None:
+        """Forget the warnings of a path, which no longer hold."""
+        self.record.warnings = [one for one in self.record.warnings if one["path"] != path]
+        self.save()
+
     def append(self, name: Series, *rows: dict[str, Any]) -> None:
         """Append rows to a series, all or none, and ring the bell. Raises StorageError."""
         if not rows:

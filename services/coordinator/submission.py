@@ -10,6 +10,7 @@ from typing import TypeVar
 from services.coordinator import locations, seed_model
 from services.coordinator.locations import FindCheckpoint, Located, data_file
 from services.coordinator.prompts import Row, check_room, read_rows
+from services.coordinator.reward_check import not_offered
 from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.settings import CoordinatorSettings
 from syncline.cache import Cache
@@ -36,6 +37,14 @@ class Prepared:
     """The file that the run trains on, if it does."""
     evaluation_rows: Mapping[str, Sequence[Row]]
     """By evaluation name."""
+
+    @property
+    def rows_by_field(self) -> dict[str, Sequence[Row]]:
+        """Every row, by the field of the spec that names its file: tasks.0, evaluation.1."""
+        return {
+            **{f"tasks.{index}": self.rows.get(task.name, ()) for index, task in enumerate(self.spec.tasks)},
+            **{f"evaluation.{index}": self.evaluation_rows[one.name] for index, one in enumerate(self.spec.evaluation)},
+        }
 
 
 def prepare(
@@ -78,14 +87,8 @@ def prepare(
             if seed and context:
                 tokens = spec.max_tokens_of(part)
                 attempt(lambda: _usable(found, seed.folder, context, max_tokens=tokens, field=f"{field}.data"))  # noqa: B023
-        if rewards is not None and part.reward.offer not in rewards:
-            problems.append(
-                FieldProblem(
-                    f"{field}.reward",
-                    f"no running reward service offers {part.reward.offer!r}",
-                    ", ".join(sorted(rewards)) or "nothing at the moment",
-                )
-            )
+        if rewards is not None:
+            problems.extend(not_offered(field, part.reward, rewards))
         if context is not None and spec.max_tokens_of(part) >= context:
             where = f"{field}.max_tokens" if part.max_tokens is not None else "generation.max_tokens"
             problem = FieldProblem(
@@ -127,8 +130,6 @@ def _prompts(part: Task | Evaluation, settings: CoordinatorSettings, cache: Cach
     if not file.path.is_file():
         problem = "is a folder" if file.path.is_dir() else "does not exist"
         raise InvalidSpec([FieldProblem(field, f"{file.path} {problem}", "a JSONL or Parquet file")])
-    if file.path.suffix not in (".jsonl", ".parquet"):
-        raise InvalidSpec([FieldProblem(field, f"{file.path.name} ends in {file.path.suffix!r}", ".jsonl or .parquet")])
     return file
 
 

@@ -9,9 +9,12 @@ from services.learner.batch import PlannedGroup
 from services.learner.door import rewards_of
 from services.learner.step import Update
 from syncline.v1.learner_service_pb2 import SampleRecord, StepReport, TaskReport
+from syncline.v1.rollout_pb2 import VERDICT_STATUS_SCORED
 from syncline.wire_names import FINAL_VERDICTS
 
 _TASKS_SHOWN = 2
+_CAUSES_TOLD = 8
+_CAUSE_CHARS = 60
 
 
 def step_report(
@@ -57,10 +60,26 @@ def _task_report(
         dropped=Counter(group.plan.cause for group in groups if not group.plan.rows),
         reward_mean=sum(rewards) / len(rewards) if rewards else 0.0,
         verdicts=Counter(FINAL_VERDICTS[verdict.status] for group in groups for verdict in group.scored.verdicts),
+        causes=_causes(groups),
         pairs=sum(len(group.plan.pairs) for group in groups),
         length_mean=sum(lengths) / len(lengths) if lengths else 0.0,
         metrics={**metrics, **({"raw_reward": _raw_mean(groups)} if shaped and rewards else {})},
     )
+
+
+def _causes(groups: Sequence[PlannedGroup]) -> dict[str, int]:
+    """Samples without an ordinary score, by verdict and cause."""
+    counts = Counter(
+        f"{FINAL_VERDICTS[verdict.status]}: {verdict.cause[:_CAUSE_CHARS] or 'no cause given'}"
+        for group in groups
+        for verdict in group.scored.verdicts
+        if verdict.status != VERDICT_STATUS_SCORED
+    )
+    told = dict(counts.most_common(_CAUSES_TOLD))
+    for cause in counts.keys() - told.keys():
+        rest = f"{cause.partition(':')[0]}: other causes"
+        told[rest] = told.get(rest, 0) + counts[cause]
+    return told
 
 
 def _raw_mean(groups: Sequence[PlannedGroup]) -> float:

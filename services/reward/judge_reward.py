@@ -19,6 +19,7 @@ from services.reward.judges import comparisons, prompts, replies
 from services.reward.judges.comparisons import mean
 from services.reward.judges.replies import Judgment, Reply
 from services.reward.metrics import JUDGMENTS
+from services.reward.shared_calls import SharedCalls
 from services.reward.verdicts import Item, Verdict
 from syncline.errors import Unavailable
 from syncline.ids import derived_seed
@@ -30,13 +31,14 @@ Question = tuple[str, str, str, float, float, int, int]
 
 
 class JudgeReward:
-    """Asks a judge. Judgments are remembered, so that when a group is tried again only those that failed are asked
-    for."""
+    """Asks a judge, and each question once at a time. Judgments are remembered, so that when a group is tried again
+    only those that failed are asked for."""
 
     def __init__(self, endpoints: Endpoints, *, remembered: int = 16_384) -> None:
         self._endpoints = endpoints
         self._remembered = remembered
         self._known: OrderedDict[Question, Judgment] = OrderedDict()
+        self._asked = SharedCalls[Question, Judgment]()
 
     async def score(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict]:
         assert isinstance(spec, JudgeSpec)
@@ -97,6 +99,8 @@ class JudgeReward:
         return _verdict(share, [*forth, *back], seconds=time.perf_counter() - started)
 
     async def _compare(self, spec: JudgeSpec, item: Item, first: str, second: str) -> list[Judgment]:
+        if first == second:
+            return [Judgment("read", replies.TIE)]
         prompt = prompts.fill(
             spec.template or prompts.COMPARISON,
             prompt=prompts.conversation(item.messages),
@@ -120,6 +124,15 @@ class JudgeReward:
         if question in self._known:
             self._known.move_to_end(question)
             return self._known[question]
+        judgment = await self._asked.get(question, lambda: self._judged(spec, prompt, read, seed=seed))
+        if judgment.outcome != "unavailable":
+            self._known[question] = judgment
+            if len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+        return judgment
+
+    async def _judged(self, spec: JudgeSpec, prompt: str, read: Read, *, seed: int) -> Judgment:
+        """What one request comes to."""
         body = {
             "model": spec.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -136,10 +149,6 @@ class JudgeReward:
         except Unavailable as error:
             judgment = Judgment("unavailable", cause=error.message)
         JUDGMENTS.labels(spec.type, judgment.outcome).inc()
-        if judgment.outcome != "unavailable":
-            self._known[question] = judgment
-            if len(self._known) > self._remembered:
-                self._known.popitem(last=False)
         return judgment
 
 

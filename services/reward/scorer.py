@@ -14,7 +14,7 @@ from services.reward.judge_reward import JudgeReward
 from services.reward.metrics import VERDICTS
 from services.reward.model_reward import ModelReward
 from services.reward.settings import RewardSettings
-from services.reward.shaping import shaped
+from services.reward.shaping import shaped, skipped
 from services.reward.verdicts import Item, Reward, Verdict
 from services.reward.verifier_reward import Verification
 from services.reward.verifiers.pool import VerifierPool
@@ -75,7 +75,8 @@ def _shaped(verdict: Verdict, spec: RewardSpec, item: Item) -> Verdict:
     if verdict.score is None:
         return verdict
     score = shaped(verdict.score, spec.shaping, tokens=item.tokens, max_tokens=item.max_tokens)
-    return replace(verdict, raw_score=verdict.score, score=score)
+    causes = [verdict.cause, skipped(spec.shaping, max_tokens=item.max_tokens)]
+    return replace(verdict, raw_score=verdict.score, score=score, cause="; ".join(filter(None, causes)))
 
 
 @lru_cache(maxsize=256)

@@ -63,5 +63,5 @@ def _item(item: pb.ScoreItem) -> Item:
         messages=messages_of(item.messages_json, prompt_text=item.prompt_text),
         tokens=item.tokens,
         max_tokens=item.max_tokens,
-        seed_answer=item.seed_answer or None,
+        seed_answer=item.seed_answer if item.HasField("seed_answer") else None,
     )

@@ -17,7 +17,7 @@ from services.reward.verifiers.registry import VERIFIERS
 from services.reward.verifiers.verifier import Verifier
 from services.reward.verifiers.wire import Outcome, Question
 from syncline.errors import FieldProblem, InvalidSpec, Unavailable
-from syncline.rewardspec import RewardSpec, VerifierSpec
+from syncline.rewardspec import MathSpec, RewardSpec, VerifierSpec
 
 log = structlog.get_logger()
 
@@ -135,6 +135,11 @@ class Verification:
             if len(self._known) > self._remembered:
                 self._known.popitem(last=False)
         return replace(verdict, seconds=outcome.seconds)
+
+
+def best_completion(spec: RewardSpec, answer: str) -> str:
+    """What a model would write at best where `answer` is the gold answer: its verifier's own form of it."""
+    return _chosen(spec).verifier.best_completion(answer) if isinstance(spec, MathSpec | VerifierSpec) else answer
 
 
 def _chosen(spec: RewardSpec) -> _Chosen:

@@ -39,7 +39,7 @@ Reply = TypeVar("Reply")
 _POLL_S = 0.5
 """Longest blocking read; a drain waits for it, as a read that is cut off may lose what it was given."""
 _HAND_BACK_S = 2.0
-_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
+_BACKOFF = Backoff(first_s=0.5, longest_s=30.0, jitter=0.5)
 """Of a reward that is unavailable."""
 _GOLD_UNPARSABLE = "scoring: gold_unparsable"
 

@@ -20,8 +20,10 @@ def from_json(text: str | bytes, *, where: str) -> Any:
         raise _refused(where, f"is no JSON: {error.msg} at {place}") from None
     except UnicodeDecodeError as error:
         raise _refused(where, f"is no UTF-8: {error.reason} at byte {error.start}") from None
-    except ValueError as error:
+    except _Unmeant as error:
         raise _refused(where, str(error)) from None
+    except ValueError:
+        raise _refused(where, "has a whole number of thousands of digits") from None
     except RecursionError:
         raise _refused(where, "is nested too deeply") from None
 
@@ -39,6 +41,10 @@ def from_yaml(text: str | bytes, *, where: str, aliases: bool = True) -> Any:
         raise _refused(where, "is nested too deeply") from None
 
 
+class _Unmeant(ValueError):
+    """What JSON's grammar, or Python's reading of it, allows and nobody means."""
+
+
 def _refused(where: str, problem: str) -> InvalidSpec:
     return InvalidSpec([FieldProblem(where, problem, "valid JSON or YAML, each key once")])
 
@@ -48,12 +54,12 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"has the key {twice!r} twice")
+        raise _Unmeant(f"has the key {twice!r} twice")
     return found
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"has {name}, which is no JSON number")
+    raise _Unmeant(f"has {name}, which is no JSON number")
 
 
 class _Loader(yaml.SafeLoader):

@@ -62,9 +62,9 @@ class Group:
 def measure(options: Options) -> Measured:
     sums, formulas = (8, 4) if options.quick else (500, 250)
     groups = {
-        "GSM8K-like": list(_sums(sums)),
-        "GSM8K-like, in dollars,": list(_sums(sums, unit=r"\$")),
-        "MATH-like": list(_formulas(formulas)),
+        "GSM8K-like answers": list(_sums(sums)),
+        "GSM8K-like answers in dollars": list(_sums(sums, unit=r"\$")),
+        "MATH-like answers": list(_formulas(formulas)),
     }
     direct = {kind: _direct(some) for kind, some in groups.items()}
     pooled, attacked, attacks = asyncio.run(_pooled(groups))
@@ -76,7 +76,7 @@ def measure(options: Options) -> Measured:
         options.say(f"  {kind}: {directly:,.0f} checks/s directly, {by_pool:,.0f} by the pool")
         figures.append(
             Figure(
-                name=f"{checks:,} {kind} answers, {WORKERS} workers against Math-Verify called directly",
+                name=f"{checks:,} {kind}, {WORKERS} workers against Math-Verify called directly",
                 value=ratio,
                 shown=f"x{ratio:.2f} ({by_pool:,.0f} checks/s)",
                 target=f">= x{TARGET_RATIO:g}",

@@ -12,19 +12,22 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.local_stack import LocalStack, small_spec
+from tests.e2e.local_stack import QUICKSTART, LocalStack, small_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Judge(BaseHTTPRequestHandler):
-    """Likes small digits, and says nothing of an answer that starts with 1."""
+    """Likes small digits, and grades no answer that starts with 1. Two answers with a bar between are compared."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        answer = body["messages"][-1]["content"]
-        digits = [int(one) for one in answer if one.isdigit()] or [9]
-        text = "No comment." if answer.startswith("1") else f"<score>{10 - sum(digits) / len(digits):.3f}</score>"
+        asked = body["messages"][-1]["content"]
+        if "|" in asked:
+            first, second = map(mean_digit, asked.split("|"))
+            text = f"<winner>{'tie' if first == second else 'A' if first < second else 'B'}</winner>"
+        else:
+            text = "No comment." if asked.startswith("1") else f"<score>{10 - mean_digit(asked):.3f}</score>"
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         reply = json.dumps({"choices": [choice]}).encode()
         self.send_response(200)
@@ -34,6 +37,11 @@ class Judge(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: Any) -> None:
         """Tests are quiet."""
+
+
+def mean_digit(answer: str) -> float:
+    digits = [int(one) for one in answer if one.isdigit()] or [9]
+    return sum(digits) / len(digits)
 
 
 @contextmanager
@@ -63,6 +71,36 @@ def test_a_cancelled_run_whose_judge_is_down_leaves_nothing_that_another_run_wai
     stack.until(stack.streams_are_empty, what="the streams to be empty")
     (reward,) = stack.api.get("/v1/fleet").json()["reward"]
     assert reward["phase"] == "idle"
+
+
+def test_a_run_trains_on_comparisons_and_is_evaluated_against_its_seed(stack: LocalStack) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    judge = {"type": "judge", "endpoint": f"http://127.0.0.1:{port}/v1", "model": "m", "template": "{first}|{second}"}
+    lines = (QUICKSTART / "heldout.jsonl").read_text().splitlines()[:24]
+    (stack.folder / "few.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    spec = small_spec(steps=8)
+    spec["tasks"][0]["reward"] = judge | {"mode": "pairwise"}
+    few = {"name": "few", "data": str(stack.folder / "few.jsonl"), "samples": 2, "temperature": 1.0}
+    spec["evaluation"] = [few | {"reward": judge | {"mode": "versus_seed"}}]
+    with serving(port):
+        run = stack.submit(spec)
+        stack.finish(run, within_s=240)
+    for step in stack.steps(run):
+        # each comparison has a winner and a loser, or a tie: the mean of a group is a half, and so is that of a batch
+        assert step["reward_mean"] == pytest.approx(0.5)
+        assert step["tasks"][0]["verdicts"] == {"scored": 8 * 4}
+    assert sum(step["pairs"] for step in stack.steps(run)) > 0
+    rows = stack.api.get(f"/v1/runs/{run}/evaluations").json()["evaluations"]
+    before, after = next(row for row in rows if row["version"] == 0), rows[-1]
+    assert after["version"] == 8
+    assert {row["measure"] for row in rows} == {"win_rate"}
+    # the seed ties with itself; the trained model was compared with the seed's own answers
+    assert (before["score"]["mean"], before["verdicts"]) == (0.5, {"scored": 48})
+    assert after["verdicts"] == {"scored": 48}
+    assert 0.0 <= after["win_rate"]["low"] <= after["win_rate"]["mean"] <= after["win_rate"]["high"] <= 1.0
+    assert after["win_rate_length_controlled"] is not None
 
 
 def test_a_run_waits_for_its_judge_says_so_and_then_trains_on_what_it_says(stack: LocalStack) -> None:

@@ -65,4 +65,5 @@ def test_a_judge_that_does_not_answer_is_told_at_once_and_in_the_status(
     status = syncline("status", run_id, "--server", coordinator.url, folder=tmp_path)
     assert told in status.stdout
     as_json = syncline("status", run_id, "-o", "json", "--server", coordinator.url, folder=tmp_path)
-    assert told.startswith(json.loads(as_json.stdout)["warnings"][0]["path"])
+    paths = [warning["path"] for warning in json.loads(as_json.stdout)["warnings"]]
+    assert paths == ["rewards", "evaluation.0.reward.endpoint"], "nor is a reward service there"

@@ -40,9 +40,10 @@ def score(
     project: Path, rows: list[dict[str, object]], *, exit_code: int = 0, **options: object
 ) -> list[dict[str, object]]:
     reward = {"type": "verifier", "name": "word_count", "options": options}
+    file = project / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = subprocess.run(
-        [sys.executable, "-m", "services.reward.score", "--reward", json.dumps(reward)],
-        input="".join(json.dumps(row) + "\n" for row in rows),
+        [sys.executable, "-m", "services.reward.score", str(file), "--reward", json.dumps(reward)],
         cwd=project,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(ROOT / "shared")])},
         capture_output=True,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from services.reward.endpoints import Endpoints
@@ -54,6 +56,17 @@ def items(*completions: str, seeds: tuple[str | None, ...] = ()) -> list[Item]:
 
 def numbers(verdicts: list[Verdict]) -> list[tuple[str, float | None]]:
     return [(verdict.status, verdict.score) for verdict in verdicts]
+
+
+FAILED: dict[str, dict[str, str]] = {
+    "syncline_reward_judgments_total": {"outcome": "unavailable"},
+    "syncline_reward_retries_total": {},
+}
+
+
+def counted(name: str, **labels: str) -> float:
+    """A counter of the judge, as Prometheus sees it."""
+    return REGISTRY.get_sample_value(name, {"reward": "judge", **labels}) or 0.0
 
 
 def shorter_wins(request: Request) -> bytes:
@@ -111,9 +124,13 @@ async def test_several_judgments_are_averaged_over_those_that_can_be_read(endpoi
 async def test_an_answer_without_one_readable_judgment_is_unparsable_and_has_no_score(
     endpoints: Endpoints, reply: bytes, cause: str
 ) -> None:
+    outcome = cause.split()[0]
+    before = counted("syncline_reward_judgments_total", outcome=outcome)
     async with scripted(lambda _: reply) as server:
         (verdict,) = await JudgeReward(endpoints).score(judge(server, judgments=2), items("red"))
     assert (verdict.status, verdict.score, verdict.cause) == ("unparsable", None, f"no judgment: {cause}")
+    # each of the two was asked for once more, but for what is too long: that stays so
+    assert counted("syncline_reward_judgments_total", outcome=outcome) - before == (2 if outcome == "too_long" else 4)
 
 
 async def test_every_pair_is_compared_and_the_share_won_is_the_score(endpoints: Endpoints) -> None:
@@ -166,7 +183,7 @@ async def test_one_comparison_that_nobody_answers_makes_the_whole_group_wait_and
     async with scripted(script) as server:
         spec = judge(server, mode="pairwise")
         first = await reward.score(spec, items("a", "aa", "aaa"))
-        assert [(verdict.status, verdict.score) for verdict in first] == [("unavailable", 0.0)] * 3
+        assert [(verdict.status, verdict.score) for verdict in first] == [("unavailable", None)] * 3
         down, asked = False, len(server.requests)
         assert numbers(await reward.score(spec, items("a", "aa", "aaa"))) == [
             ("scored", 1.0),
@@ -192,17 +209,90 @@ async def test_one_comparison_that_nobody_answers_makes_the_whole_group_wait_and
 async def test_what_may_pass_is_tried_four_times_and_then_unavailable(
     endpoints: Endpoints, failure: bytes, cause: str
 ) -> None:
+    before = {name: counted(name, **labels) for name, labels in FAILED.items()}
     async with scripted(lambda _: failure) as server:
         (verdict,) = await JudgeReward(endpoints).score(judge(server), items("red"))
     assert verdict.status == "unavailable"
     assert cause in verdict.cause
     assert len(server.requests) == 4
+    assert {name: counted(name, **labels) - before[name] for name, labels in FAILED.items()} == {
+        "syncline_reward_judgments_total": 1,
+        "syncline_reward_retries_total": 4,
+    }
 
 
 async def test_a_failure_that_passes_is_not_seen(endpoints: Endpoints) -> None:
     replies = iter([error(500, "oops"), b"", error(429, "busy"), says("6")])
     async with scripted(lambda _: next(replies)) as server:
         assert numbers(await JudgeReward(endpoints).score(judge(server), items("red"))) == [("scored", 6.0)]
+
+
+async def test_a_request_that_waits_for_its_turn_has_all_its_attempts(endpoints: Endpoints) -> None:
+    asked: Counter[str] = Counter()
+
+    async def hiccups(request: Request) -> bytes:
+        asked[request.question] += 1
+        await asyncio.sleep(0.2)
+        return error(503, "hiccup") if asked[request.question] == 1 else says("5")
+
+    # given a judge that takes one request at a time, and more of them than it can take within twice the timeout
+    async with scripted(lambda request: hiccups(request)) as server:
+        spec = JudgeSpec(
+            type="judge", endpoint=server.address, model="m", timeout_s=1.0, concurrency=1, template="{answer}"
+        )
+        verdicts = await JudgeReward(endpoints).score(spec, items(*(f"answer {i}" for i in range(8))))
+    assert numbers(verdicts) == [("scored", 5.0)] * 8
+
+
+async def test_when_a_server_asks_to_wait_nobody_asks_it_meanwhile(endpoints: Endpoints) -> None:
+    at: list[float] = []
+
+    def busy_once(request: Request) -> bytes:
+        at.append(time.monotonic())
+        return error(429, "slow down", retry_after="1.5") if len(at) == 1 else says("5")
+
+    async with scripted(busy_once) as server:
+        spec = judge(server, concurrency=1)
+        verdicts = await JudgeReward(endpoints).score(spec, items("a", "b", "c", "d"))
+    assert numbers(verdicts) == [("scored", 5.0)] * 4
+    assert at[1] - at[0] >= 1.4
+
+
+async def test_equal_answers_are_asked_about_once_also_at_the_same_time(endpoints: Endpoints) -> None:
+    async with scripted(lambda _: says("5")) as server:
+        reward = JudgeReward(endpoints)
+        groups = await asyncio.gather(
+            *(reward.score(judge(server, judgments=2), items("red", "red")) for _ in range(4))
+        )
+    assert [numbers(group) for group in groups] == [[("scored", 5.0)] * 2] * 4
+    assert len(server.requests) == 2, "two judgments, each with a seed of its own"
+
+
+async def test_who_gives_up_does_not_take_the_judgment_from_others(endpoints: Endpoints) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> bytes:
+        asked.set()
+        await go.wait()
+        return says("5")
+
+    async with scripted(lambda request: slow(request)) as server:
+        reward = JudgeReward(endpoints)
+        impatient = asyncio.create_task(reward.score(judge(server), items("red")))
+        patient = asyncio.create_task(reward.score(judge(server), items("red")))
+        await asyncio.wait_for(asked.wait(), timeout=10)
+        impatient.cancel()
+        await asyncio.gather(impatient, return_exceptions=True)
+        go.set()
+        assert numbers(await asyncio.wait_for(patient, timeout=10)) == [("scored", 5.0)]
+    assert len(server.requests) == 1
+
+
+async def test_equal_answers_tie_without_a_question(endpoints: Endpoints) -> None:
+    async with scripted(shorter_wins) as server:
+        verdicts = await JudgeReward(endpoints).score(judge(server, mode="pairwise"), items("aa", "aa", "a"))
+    assert numbers(verdicts) == [("scored", 0.25), ("scored", 0.25), ("scored", 1.0)]
+    assert len(server.requests) == 2, "the two equal answers against the third ask the same"
 
 
 @pytest.mark.parametrize(
@@ -413,6 +503,36 @@ async def test_what_a_run_that_is_over_left_in_the_stream_is_never_scored(redis:
         async with working(worker(redis, Scorer({"judge": JudgeReward(endpoints)}))):
             await nothing_left(redis)
     assert server.requests == []
+
+
+async def test_the_answers_of_a_group_are_compared_with_each_other(redis: Redis, endpoints: Endpoints) -> None:
+    scorer = Scorer({"judge": JudgeReward(endpoints)})
+    async with scripted(shorter_wins) as server, working(worker(redis, scorer)):
+        reward_json = judge(server, mode="pairwise").model_dump_json()
+        await add(redis, group("aaa", "a", "aa", reward_json=reward_json))
+        (done,) = await scored(redis, count=1)
+    assert [verdict.score for verdict in done.verdicts] == [0.0, 1.0, 0.5]
+    assert len(server.requests) == 3 * 2
+
+
+async def test_each_answer_of_an_evaluation_is_compared_with_the_seeds_answer_at_its_place(
+    redis: Redis, endpoints: Endpoints
+) -> None:
+    scorer = Scorer({"judge": JudgeReward(endpoints)})
+    async with scripted(shorter_wins) as server, working(worker(redis, scorer)):
+        reward_json = judge(server, mode="versus_seed").model_dump_json()
+        rolled = group("a", "aaa", "", "bb", reward_json=reward_json, purpose=pb.PURPOSE_EVALUATION)
+        rolled.task.seed_answers.extend(["aa", "aa", "aa"])
+        await add(redis, rolled)
+        (done,) = await scored(redis, count=1, stream="syncline:evaluated:run-a")
+        # an empty answer of the seed is compared like any other, and one that is missing is not
+        rolled.task.seed_answers[:] = ["", ""]
+        del rolled.samples[2:]
+        await add(redis, rolled)
+        _, again = await scored(redis, count=2, stream="syncline:evaluated:run-a")
+    assert [verdict.score for verdict in done.verdicts] == [1.0, 0.0, 1.0, 0.5]
+    assert done.verdicts[3].cause == "the seed itself"
+    assert [verdict.score for verdict in again.verdicts] == [0.0, 0.0]
 
 
 async def test_a_group_whose_conversation_is_broken_is_refused_by_that_name(redis: Redis) -> None:

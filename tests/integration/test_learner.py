@@ -77,6 +77,7 @@ async def test_a_step_report_is_complete(model: Path, world: World) -> None:
     dropped.CopyFrom(ScoredGroup(group={"task": dropped.group.task}, dropped_cause="poison"))
     groups[10].verdicts[1].status = VERDICT_STATUS_TIMEOUT
     groups[10].verdicts[1].score = 0.0
+    groups[10].verdicts[1].cause = "more than 1 s of CPU time"
 
     report = steps_of(await world.train_on(spec, groups))[2]
 
@@ -85,6 +86,7 @@ async def test_a_step_report_is_complete(model: Path, world: World) -> None:
     assert (task.task, task.groups, task.pairs) == ("math", 4, 2)
     assert dict(task.dropped) == {"all_correct": 1, "poison": 1}
     assert dict(task.verdicts) == {"scored": 11, "timeout": 1}
+    assert dict(task.causes) == {"timeout: more than 1 s of CPU time": 1}
     assert 0.0 < task.reward_mean < 1.0
     assert list(report.trained) == [2, 3]
     assert report.tokens == sum(len(s.token_ids) for one in groups[8:] for s in one.group.samples)

@@ -312,10 +312,10 @@ async def test_the_event_stream_starts_with_a_snapshot_and_resumes_after_the_las
     run = (await api.post("/v1/runs", json=spec())).json()
     await api.post(f"/v1/runs/{run['id']}:cancel")
     whole = await _events(api, run["id"])
-    assert [event["event"] for event in whole] == ["snapshot", "state", "state"]
+    assert [event["event"] for event in whole] == ["snapshot", "state", "warning", "state"]
     assert whole[-1]["data"]["state"] == "cancelled"
-    rest = await _events(api, run["id"], last_event_id=whole[1]["id"])
-    assert [event.get("id") for event in rest] == [None, whole[2]["id"]]
+    rest = await _events(api, run["id"], last_event_id=whole[2]["id"])
+    assert [event.get("id") for event in rest] == [None, whole[3]["id"]]
 
 
 async def _events(api: httpx.AsyncClient, run_id: str, *, last_event_id: str = "") -> list[dict[str, Any]]:
@@ -385,17 +385,18 @@ async def test_without_asking_for_a_stream_the_events_come_as_pages(api: httpx.A
     for _ in range(2):
         await api.post(f"/v1/runs/{run['id']}:cancel")
         await api.post(f"/v1/runs/{run['id']}:resume")
-    first = (await api.get(f"/v1/runs/{run['id']}/events", params={"page_size": 3})).json()
-    assert [event["id"] for event in first["events"]] == [1, 2, 3]
-    assert [event["data"]["state"] for event in first["events"]] == ["pending", "cancelled", "pending"]
+    first = (await api.get(f"/v1/runs/{run['id']}/events", params={"page_size": 4})).json()
+    assert [event["id"] for event in first["events"]] == [1, 2, 3, 4]
+    assert [event["data"].get("state") for event in first["events"]] == ["pending", None, "cancelled", "pending"]
+    assert first["events"][1]["data"]["path"] == "rewards", "nobody is there to check them"
     rest = await api.get(f"/v1/runs/{run['id']}/events", params={"page_token": first["next_page_token"]})
-    assert [event["id"] for event in rest.json()["events"]] == [4, 5]
+    assert [event["id"] for event in rest.json()["events"]] == [5, 6]
     assert rest.json()["next_page_token"] == ""
     # a client that asks again later asks for what came since
-    assert (await api.get(f"/v1/runs/{run['id']}/events", params={"after": 5})).json()["events"] == []
+    assert (await api.get(f"/v1/runs/{run['id']}/events", params={"after": 6})).json()["events"] == []
     await api.post(f"/v1/runs/{run['id']}:cancel")
-    news = (await api.get(f"/v1/runs/{run['id']}/events", params={"after": 5})).json()["events"]
-    assert [(event["id"], event["type"], event["data"]["state"]) for event in news] == [(6, "state", "cancelled")]
+    news = (await api.get(f"/v1/runs/{run['id']}/events", params={"after": 6})).json()["events"]
+    assert [(event["id"], event["type"], event["data"]["state"]) for event in news] == [(7, "state", "cancelled")]
 
 
 async def test_a_body_above_the_limit_is_refused_also_when_it_comes_in_chunks(api: httpx.AsyncClient) -> None:
@@ -533,6 +534,7 @@ async def test_an_endpoint_that_does_not_answer_is_a_warning_and_no_refusal(proj
         assert created.status_code == 202, created.text
         warnings = created.json()["warnings"]
         assert [(one["path"], one["problem"]) for one in warnings] == [
+            ("rewards", "were not checked: no reward service answers"),
             ("tasks.1.reward.endpoint", f"GET {gone}/models failed: All connection attempts failed"),
             ("tasks.2.reward.model", f"{up.url} serves judge-7b, and no 'judge-70b'"),
             ("tasks.3.reward.endpoint", f"GET {failing.url}/models answered 503 Service Unavailable"),
@@ -546,8 +548,9 @@ async def test_an_endpoint_that_does_not_answer_is_a_warning_and_no_refusal(proj
         assert runs.store.get(created.json()["id"]).state.value == "pending"
 
 
-async def test_a_spec_without_endpoints_has_no_warnings(api: httpx.AsyncClient) -> None:
-    assert (await api.post("/v1/runs", json=spec())).json()["warnings"] == []
+async def test_while_no_reward_service_is_live_the_only_warning_says_so(api: httpx.AsyncClient) -> None:
+    (warning,) = (await api.post("/v1/runs", json=spec())).json()["warnings"]
+    assert (warning["path"], warning["problem"]) == ("rewards", "were not checked: no reward service answers")
 
 
 async def test_with_a_token_everything_but_health_asks_for_it(project: Path, redis: Redis) -> None:

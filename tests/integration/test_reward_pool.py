@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
+import math_verify
 import pytest
 import pytest_asyncio
 
 from services.reward.verdicts import Item
 from services.reward.verifier_reward import Verification
+from services.reward.verifiers.answers import answer_in, gold_in
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import InvalidSpec, Unavailable
-from syncline.runspec import MathSpec as MathSpec
+from syncline.rewardspec import MathSpec
+from tests.bench.verifier import _formulas
 from tests.integration.reward_groups import running_process, until
 from tests.integration.verifier_processes import cpu_ticks, niceness, parent_of
+from tests.unit.reward.answer_table import KNOWN_DIFFERENCES, TABLE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+MATH_500 = Path(__file__).parents[3] / "shared" / "data" / "math500.jsonl"
 WORKERS = 2
 RIGHT = Outcome("scored", score=1.0)
 WRONG = Outcome("scored", score=0.0)
@@ -107,6 +115,44 @@ async def test_a_new_worker_has_met_every_kind_of_answer_so_that_the_first_costs
         if not (slow := [kind for kind, outcome in outcomes.items() if outcome.status == "timeout"]):
             break
     assert slow == []
+
+
+def corpus() -> list[tuple[str, str]]:
+    """(gold, answer) as they are cut out: the answer table, the bench's formulas, and MATH-500 against itself."""
+    rows = [(gold, completion) for rows in (*TABLE.values(), KNOWN_DIFFERENCES) for gold, completion, *_ in rows]
+    rows += [(group.gold, completion) for group in _formulas(12) for completion in group.completions]
+    if MATH_500.is_file():
+        golds = [json.loads(line)["answer"] for line in MATH_500.read_text(encoding="utf-8").splitlines()][::4]
+        rows += [(gold, rf"\boxed{{{other}}}") for gold, next_one in pairwise(golds) for other in (gold, next_one)]
+    return [(gold_in(gold), answer_in(completion, longest=4096) or "") for gold, completion in rows]
+
+
+async def test_the_pool_says_of_every_answer_what_math_verify_says_in_one_thread() -> None:
+    pairs = corpus()
+    async with running(cpu_s=20.0) as pool:
+        asked = [pool.ask(Question("math", gold=gold, answer=answer)) for gold, answer in pairs]
+        by_pool = [(outcome.status, outcome.score) for outcome in await asyncio.gather(*asked)]
+    different = [
+        (gold, answer, said, direct)
+        for (gold, answer), said in zip(pairs, by_pool, strict=True)
+        if said != (direct := directly(gold, answer)) and answer not in CONTRADICTIONS
+    ]
+    assert different == []
+    assert len(pairs) > 350
+
+
+def directly(gold: str, answer: str) -> tuple[str, float]:
+    """Math-Verify without anything of ours around it."""
+    found = math_verify.parse(answer, parsing_timeout=None)
+    if not found:
+        return "unparsable", 0.0
+    return "scored", float(
+        math_verify.verify(math_verify.parse(gold, parsing_timeout=None), found, timeout_seconds=None)
+    )
+
+
+CONTRADICTIONS = {r"\boxed{84 = 85}", r"\boxed{x = 84 = 85}"}
+"""Refused by us, and paid by the library where the right-hand side is the gold."""
 
 
 async def test_more_hostile_answers_than_workers_do_not_use_the_pool_up(pool: VerifierPool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import os
@@ -10,12 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from services.cli.score import Tally, as_text
 from services.reward import score as program
 from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict
+from syncline.data_rows import BadRow, DataRow
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,10 +63,11 @@ def test_every_row_has_its_verdict_and_a_bad_one_is_named_by_its_line(tmp_path: 
         {"answer": "Paris", "completion": "paris", "reward": exact | {"options": {"cold": True}}},
         {"answer": "42"},
         {"answer": 42, "completion": r"\boxed{9^{9^{9^9}}}"},
+        {"answer": ["42"], "completion": "42"},
     )
     done = syncline_score(file, "-o", "json")
     told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["line"] for row in told] == list(range(1, 11))
+    assert [row["line"] for row in told] == list(range(1, 12))
     assert [(row["status"], row["score"]) for row in told if "problem" not in row] == [
         ("scored", 1.0),
         ("scored", 0.0),
@@ -75,16 +77,17 @@ def test_every_row_has_its_verdict_and_a_bad_one_is_named_by_its_line(tmp_path: 
         ("timeout", 0.0),
     ]
     problems = {row["line"]: row["problem"] for row in told if "problem" in row}
-    assert sorted(problems) == [4, 5, 8, 9]
+    assert sorted(problems) == [4, 5, 8, 9, 11]
     assert "cannot be read by math" in problems[4]
-    assert "no JSON" in problems[5]
+    assert "is no JSON" in problems[5]
     assert "reward.options.cold" in problems[8]
     assert "ignore_case: bool = False" in problems[8]
     assert "--golds" in problems[9]
+    assert problems[11] == "has an `answer` that is a list; allowed: text, or a finite number"
     # some rows have no verdict: exit code 1; the summary is for people
     assert done.returncode == 1
     summary = done.stderr.strip().splitlines()[-1]
-    assert summary.startswith("10 rows: 4 problem, 3 right, ")
+    assert summary.startswith("11 rows: 5 problem, 3 right, ")
     assert "1 timeout" in summary
 
 
@@ -97,15 +100,69 @@ def test_gold_answers_are_checked_against_themselves_in_columns_for_people(tmp_p
     assert done.stderr == "2 rows: 2 right; mean score 1.0000\n"
 
 
+def test_a_line_that_cannot_be_read_costs_itself_and_no_other(tmp_path: Path) -> None:
+    good = json.dumps({"answer": "1/2", "completion": "2/4"}).encode()
+    lines = [good, b'{"answer": ' + b"9" * 5000 + b"}", b"[" * 100_000, b'{"answer": "\xe9"}', good]
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    done = syncline_score(tmp_path / "rows.jsonl", "-o", "json")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row.get("score") for row in told] == [1.0, None, None, None, 1.0]
+    assert [row["problem"] for row in told[1:4]] == [
+        "has a whole number of thousands of digits; allowed: one JSON object a line",
+        "is nested too deeply; allowed: one JSON object a line",
+        "is not UTF-8 (byte 0xe9 at 12); allowed: text in UTF-8",
+    ]
+    assert done.stderr == "5 rows: 3 problem, 2 right; mean score 1.0000\n"
+
+
+def test_whatever_training_reads_can_be_scored(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{"answer": "1/2", "completion": "2/4"}, {"answer": "1/3", "completion": "2/4"}]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    for name in ("rows.parquet", "rows.jsonl.gz"):
+        done = syncline_score(tmp_path / name, "-o", "json")
+        assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [1.0, 0.0], done.stderr
+        assert done.returncode == 0
+
+
+def test_gold_answers_that_no_completion_can_equal_are_problems(tmp_path: Path) -> None:
+    golds = ["72", "85 or 86", r"\frac{", r"\text{east}", "84 = 85", r"\boxed{}"]
+    done = syncline_score(rows_file(tmp_path, *({"answer": gold} for gold in golds)), "--golds", "-o", "json")
+    problems = [json.loads(line).get("problem", "") for line in done.stdout.splitlines()]
+    assert [bool(problem) for problem in problems] == [False, True, True, False, True, True]
+    assert problems[1] == "the gold answer equals itself in a box only; as it is, it reads as something else"
+    assert problems[2] == "the gold answer equals itself as text only; as mathematics, in a box, it does not"
+    assert problems[4].startswith("the gold answer does not equal itself")
+    assert "cannot be read by math" in problems[5]
+    assert done.returncode == 1
+
+
+def test_rows_have_no_tokens_so_an_overlong_penalty_is_left_out_and_says_so(tmp_path: Path) -> None:
+    reward = {"type": "math", "shaping": [{"type": "overlong", "margin": 64}]}
+    done = syncline_score(rows_file(tmp_path, {"answer": "1", "completion": "1", "reward": reward}), "-o", "json")
+    told = json.loads(done.stdout)
+    assert told["score"] == 1.0
+    assert told["cause"] == "overlong penalty left out: max_tokens is not known"
+
+
 def test_what_cannot_begin_says_why(tmp_path: Path) -> None:
     file = rows_file(tmp_path, {"answer": "1", "completion": "1"})
     for options, problem in (
         (("--reward", '{"type": "verifier", "name": "nope"}'), "there is no verifier 'nope'; allowed: exact_match"),
-        (("--reward", "nonsense"), "reward: "),
+        (("--reward", "math"), "reward: 'math' is no JSON (expected value at line 1 column 1); allowed: a JSON object"),
+        (("--reward", "{}"), "reward.type: missing; allowed: this field is required"),
     ):
         done = syncline_score(file, *options)
         assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: ")
         assert problem in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = syncline_score(rows_file(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: FILE: it holds no rows; allowed: at least one row\n"
     missing = syncline_score(tmp_path / "nope.jsonl")
     assert missing.returncode == 1
     assert "cannot be read" in missing.stderr
@@ -123,21 +180,21 @@ class Held:
         return [Verdict("scored", score=1.0) for _ in items]
 
 
-class Counted(io.StringIO):
-    """A long file that counts the lines that were read from it."""
+class Counted:
+    """A long file that counts the rows that were read from it."""
 
-    def __init__(self, lines: int) -> None:
-        super().__init__()
-        self.lines = lines
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
         self.taken = 0
 
-    def __iter__(self) -> Any:
-        return self._rows()
+    def __iter__(self) -> Iterator[DataRow | BadRow]:
+        return self
 
-    def _rows(self) -> Iterator[str]:
-        while self.taken < self.lines:
-            self.taken += 1
-            yield '{"answer": "1", "completion": "1"}\n'
+    def __next__(self) -> DataRow | BadRow:
+        if self.taken == self.rows:
+            raise StopIteration
+        self.taken += 1
+        return DataRow(self.taken, {"answer": "1", "completion": "1"})
 
 
 async def test_a_long_file_flows_through_with_few_rows_in_memory() -> None:

@@ -21,3 +21,9 @@ def test_jitter_only_ever_shortens_a_pause(jitter: float) -> None:
     pauses = list(islice(Backoff(first_s=1.0, longest_s=4.0, jitter=jitter).pauses(), 4))
     for pause_s, whole_s in zip(pauses, [1.0, 2.0, 4.0, 4.0], strict=True):
         assert (1.0 - jitter) * whole_s <= pause_s <= whole_s
+
+
+def test_jitter_spreads_the_pauses_of_many_who_wait() -> None:
+    pauses = [next(Backoff(first_s=8.0, longest_s=8.0, jitter=0.5).pauses()) for _ in range(500)]
+    assert 4.0 <= min(pauses) < 4.4
+    assert 7.6 < max(pauses) <= 8.0

@@ -18,10 +18,14 @@ app = typer.Typer()
 def score(
     file: Annotated[
         Path,
-        typer.Argument(help='JSONL with rows {"completion": ..., "answer": ...}; - reads them from standard input'),
+        typer.Argument(
+            help='JSONL(.gz) or Parquet with rows {"completion": ..., "answer": ...}; - reads JSONL from standard input'
+        ),
     ],
     reward: Annotated[str, typer.Option(help="reward of rows that name none, as in a run spec")] = '{"type": "math"}',
-    golds: Annotated[bool, typer.Option("--golds", help="score each gold answer against itself")] = False,
+    golds: Annotated[
+        bool, typer.Option("--golds", help="score each gold answer against itself, as it is and in a box")
+    ] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Score completions as the reward service would: a verdict a row. Needs no stack; exit code 1 if a row has none."""
@@ -32,6 +36,7 @@ def score(
         for row in rows:
             tally.add(row)
             print(json.dumps(row, ensure_ascii=False) if output is Format.JSON else as_text(row))
-    print(tally, file=sys.stderr)
+    if tally.counts:
+        print(tally, file=sys.stderr)
     if tally.counts["problem"] or not tally.counts:
         raise typer.Exit(EXIT_USER_ERROR)

@@ -2,6 +2,7 @@
 number.
 
 A reply must end with its verdict: `<score>7.5</score>` for one answer, `<winner>A</winner>` (A, B or tie) for two.
+Only punctuation may follow it: a tag in the middle may be a quotation, from the answer itself.
 A reply that is nothing else than the verdict (`7.5`, `8/10`, `B`) is read too. What stands between `<think>` and
 `</think>` is not looked at.
 
@@ -11,7 +12,7 @@ A reply that is nothing else than the verdict (`7.5`, `8/10`, `B`) is read too. 
     several scores                          the last one: a judge that corrects itself means the correction
     <score>11</score>  -1                   out_of_range: it is not moved into the range
     <score>high</score>  8/100  80%         malformed
-    no verdict                              missing
+    <score>8</score> and more words         missing, like no verdict at all
     declined, by a refusal or content filter  refusal
     cut off at max_tokens                   truncated, whatever stands in it: the judge had not finished
 """
@@ -32,6 +33,7 @@ _SCORE = re.compile(r"<score>(.*?)</score>", re.DOTALL | re.IGNORECASE)
 _NUMBER = re.compile(r"([+-]?\d{1,9}(?:\.\d{1,9})?)(?:\s*/\s*10(?:\.0+)?)?")
 _WINNER = re.compile(r"<winner>(.*?)</winner>", re.DOTALL | re.IGNORECASE)
 _WINNERS = {"a": WIN, "b": LOSS, "tie": TIE}
+_NOTHING_MORE = re.compile(r"[\W_]*")
 _LONGEST_BARE = 32
 
 
@@ -83,9 +85,12 @@ def _said(reply: Reply, tag: re.Pattern[str]) -> str | Judgment:
         return Judgment("refusal")
     if reply.finished == "length":
         return Judgment("truncated")
-    text = reply.text.rpartition("</think>")[2].partition("<think>")[0].strip()
-    tagged = tag.findall(text)
+    text = reply.text.rpartition("</think>")[2].strip()
+    if "<think>" in text:  # it has not come to an end
+        return Judgment("missing")
+    tagged = list(tag.finditer(text))
     if tagged:
-        return str(tagged[-1]).strip()
+        last = tagged[-1]
+        return str(last[1]).strip() if _NOTHING_MORE.fullmatch(text, last.end()) else Judgment("missing")
     bare = len(text) <= _LONGEST_BARE and (_NUMBER.fullmatch(text) or text.lower() in _WINNERS)
     return text if bare else Judgment("missing")

@@ -8,6 +8,7 @@ from itertools import pairwise
 _BRACES = re.compile(r"\\boxed\{|\\[{}]|[{}]")
 _PLAIN_NUMBER = re.compile(r"[-+]?((\d{1,3}(,\d{3})+|\d+)\.?\d*|\.\d+)%?")
 _MATH_DELIMITER = re.compile(r"(?<!\\)\$|\\[(\[]")
+_DELIMITERS = re.compile(r"(?<!\\)\$+|\\[()\[\]]")
 _LATEX_TEXT = re.compile(r"\\(text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _WORD = re.compile(r"(?:^|(?<=\s))[^\W\d_]{2,}(?=[\s.,:;!?]|$)")
 _FORMULA_CHARS = 1024
@@ -86,6 +87,18 @@ def gold_in(answer: str) -> str:
     if not answer or _MATH_DELIMITER.search(answer):
         return answer
     return _boxed(answer)
+
+
+def gold_boxed(answer: str) -> str:
+    r"""The gold answer as a model should write it: its formula in a \boxed{}.
+
+    >>> gold_boxed("8 + 8 = 16\n#### 16"), gold_boxed("$x^2$")
+    ('\\boxed{16}', '\\boxed{x^2}')
+    """
+    gold = gold_in(answer)
+    if last_boxes(gold) is not None:
+        return gold
+    return rf"\boxed{{{_DELIMITERS.sub('', gold)}}}"
 
 
 def _boxed(text: str) -> str:

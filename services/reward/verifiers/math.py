@@ -95,8 +95,28 @@ def same_mathematics(answer: str, gold: str) -> float:
     found = _parsed(answer)
     if not found:
         raise Unparsable("no answer found")
+    if any(_contradicts_itself(one) for one in found):
+        return 0.0
     # Both are [expression, text]. Texts first: equal texts need no algebra.
     return float(any(_equal(one, other) for one, other in product(reversed(wanted), reversed(found))))
+
+
+def _contradicts_itself(found: Any) -> bool:
+    """Whether an answer says `84 = 85`, of which the library would take the right-hand side.
+
+    Exact numbers only: who writes 1/3 = 0.33 has rounded.
+    """
+    from sympy import Equality, Rational
+    from sympy.logic.boolalg import And
+
+    equations = found.args if isinstance(found, And) else (found,)
+    return any(
+        isinstance(one, Equality)
+        and isinstance(one.lhs, Rational)
+        and isinstance(one.rhs, Rational)
+        and one.lhs != one.rhs
+        for one in equations
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -51,6 +51,8 @@ class Verifier:
     """None: it sees the whole completion."""
     cut_gold: Callable[[str], str] = str
     """Brings the gold answer into the form that `check` wants."""
+    best_completion: Callable[[str], str] = str
+    """The completion that a gold answer is checked against, beside itself, where a user checks gold answers alone."""
     warm_up: Sequence[tuple[str, str]] = ()
     """(answer, completion) pairs that are checked once before any worker is forked. What these checks load or build,
     all workers share: a library that is slow at first costs no sample its time limit."""

@@ -54,7 +54,7 @@ class CheckpointPublished(_message.Message):
     def __init__(self, handle: _Optional[_Union[_checkpoint_pb2.CheckpointHandle, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class TaskReport(_message.Message):
-    __slots__ = ("task", "groups", "dropped", "reward_mean", "verdicts", "pairs", "length_mean", "metrics")
+    __slots__ = ("task", "groups", "dropped", "reward_mean", "verdicts", "pairs", "length_mean", "metrics", "causes")
     class DroppedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,13 @@ class TaskReport(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class CausesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     TASK_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +91,7 @@ class TaskReport(_message.Message):
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     LENGTH_MEAN_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    CAUSES_FIELD_NUMBER: _ClassVar[int]
     task: str
     groups: int
     dropped: _containers.ScalarMap[str, int]
@@ -92,7 +100,8 @@ class TaskReport(_message.Message):
     pairs: int
     length_mean: float
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, task: _Optional[str] = ..., groups: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., reward_mean: _Optional[float] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., length_mean: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    causes: _containers.ScalarMap[str, int]
+    def __init__(self, task: _Optional[str] = ..., groups: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., reward_mean: _Optional[float] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., length_mean: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., causes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class StepReport(_message.Message):
     __slots__ = ("step", "version", "staleness", "tasks", "metrics", "trained", "refused", "wait_seconds", "update_seconds", "tokens", "samples")

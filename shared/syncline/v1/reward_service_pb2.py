@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from syncline.v1 import rollout_pb2 as syncline_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n syncline/v1/reward_service.proto\x12\x0bsyncline.v1\x1a\x19syncline/v1/rollout.proto\"\x94\x01\n\tScoreItem\x12\x13\n\x0bprompt_text\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x15\n\rmessages_json\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x13\n\x0bseed_answer\x18\x07 \x01(\t\"J\n\x0cScoreRequest\x12\x13\n\x0breward_json\x18\x01 \x01(\t\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.syncline.v1.ScoreItem\"7\n\rScoreResponse\x12&\n\x08verdicts\x18\x01 \x03(\x0b\x32\x14.syncline.v1.Verdict\"\x1f\n\x1dRewardServiceGetStatusRequest\"\xeb\x01\n\x1eRewardServiceGetStatusResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07rewards\x18\x02 \x03(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12V\n\x0everdicts_total\x18\x04 \x03(\x0b\x32>.syncline.v1.RewardServiceGetStatusResponse.VerdictsTotalEntry\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x1a\x34\n\x12VerdictsTotalEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xb5\x01\n\rRewardService\x12>\n\x05Score\x12\x19.syncline.v1.ScoreRequest\x1a\x1a.syncline.v1.ScoreResponse\x12\x64\n\tGetStatus\x12*.syncline.v1.RewardServiceGetStatusRequest\x1a+.syncline.v1.RewardServiceGetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n syncline/v1/reward_service.proto\x12\x0bsyncline.v1\x1a\x19syncline/v1/rollout.proto\"\xa9\x01\n\tScoreItem\x12\x13\n\x0bprompt_text\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x03 \x01(\t\x12\x15\n\rmessages_json\x18\x04 \x01(\t\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x18\n\x0bseed_answer\x18\x07 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_seed_answer\"J\n\x0cScoreRequest\x12\x13\n\x0breward_json\x18\x01 \x01(\t\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.syncline.v1.ScoreItem\"7\n\rScoreResponse\x12&\n\x08verdicts\x18\x01 \x03(\x0b\x32\x14.syncline.v1.Verdict\"\x1f\n\x1dRewardServiceGetStatusRequest\"\xeb\x01\n\x1eRewardServiceGetStatusResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07rewards\x18\x02 \x03(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12V\n\x0everdicts_total\x18\x04 \x03(\x0b\x32>.syncline.v1.RewardServiceGetStatusResponse.VerdictsTotalEntry\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x1a\x34\n\x12VerdictsTotalEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xb5\x01\n\rRewardService\x12>\n\x05Score\x12\x19.syncline.v1.ScoreRequest\x1a\x1a.syncline.v1.ScoreResponse\x12\x64\n\tGetStatus\x12*.syncline.v1.RewardServiceGetStatusRequest\x1a+.syncline.v1.RewardServiceGetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +35,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REWARDSERVICEGETSTATUSRESPONSE_VERDICTSTOTALENTRY']._loaded_options = None
   _globals['_REWARDSERVICEGETSTATUSRESPONSE_VERDICTSTOTALENTRY']._serialized_options = b'8\001'
   _globals['_SCOREITEM']._serialized_start=77
-  _globals['_SCOREITEM']._serialized_end=225
-  _globals['_SCOREREQUEST']._serialized_start=227
-  _globals['_SCOREREQUEST']._serialized_end=301
-  _globals['_SCORERESPONSE']._serialized_start=303
-  _globals['_SCORERESPONSE']._serialized_end=358
-  _globals['_REWARDSERVICEGETSTATUSREQUEST']._serialized_start=360
-  _globals['_REWARDSERVICEGETSTATUSREQUEST']._serialized_end=391
-  _globals['_REWARDSERVICEGETSTATUSRESPONSE']._serialized_start=394
-  _globals['_REWARDSERVICEGETSTATUSRESPONSE']._serialized_end=629
-  _globals['_REWARDSERVICEGETSTATUSRESPONSE_VERDICTSTOTALENTRY']._serialized_start=577
-  _globals['_REWARDSERVICEGETSTATUSRESPONSE_VERDICTSTOTALENTRY']._serialized_end=629
-  _globals['_REWARDSERVICE']._serialized_start=632
-  _globals['_REWARDSERVICE']._serialized_end=813
+  _globals['_SCOREITEM']._serialized_end=246
+  _globals['_SCOREREQUEST']._serialized_start=248
+  _globals['_SCOREREQUEST']._serialized_end=322
+  _globals['_SCORERESPONSE']._serialized_start=324
+  _globals['_SCORERESPONSE']._serialized_end=379
+  _globals['_REWARDSERVICEGETSTATUSREQUEST']._serialized_start=381
+  _globals['_REWARDSERVICEGETSTATUSREQUEST']._serialized_end=412
+  _globals['_REWARDSERVICEGETSTATUSRESPONSE']._serialized_start=415
+  _globals['_REWARDSERVICEGETSTATUSRESPONSE']._serialized_end=650
+  _globals['_REWARDSERVICEGETSTATUSRESPONSE_VERDICTSTOTALENTRY']._serialized_start=598
+  _globals['_REWARDSERVICEGETSTATUSRESPONSE_VERDICTSTOTALENTRY']._serialized_end=650
+  _globals['_REWARDSERVICE']._serialized_start=653
+  _globals['_REWARDSERVICE']._serialized_end=834
 # @@protoc_insertion_point(module_scope)

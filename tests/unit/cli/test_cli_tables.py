@@ -45,12 +45,14 @@ def test_a_run_is_shown_with_its_generators_and_nothing_wrapped(capsys: pytest.C
     }
     metrics = {"margin": 0.25, "entropy": 1.5, "pair_accuracy": 0.5}
     task = {"task": "math", "pairs": 12, "reward_mean": 0.625, "length_mean": 31.0, "metrics": metrics}
+    task["verdicts"], task["causes"] = {"scored": 62, "timeout": 2}, {"timeout: more than 1 s of CPU time": 2}
     tables.print_run(RUN | {"tasks": [task]}, fleet)
     lines = capsys.readouterr().out.splitlines()
     assert "state         stalled: no generator answers" in lines
     assert "serving       v20 for training; staleness of the newest step -" in lines
     assert "step          23/400, 1m01s to go" in lines
     assert "task math     12 pairs, reward 0.625, length 31, margin 0.25, entropy 1.5" in lines
+    assert "verdicts      scored 96.9%, timeout 3.1% (more than 1 s of CPU time 2)" in lines
     assert "inference-0   serving, v20" in lines
     assert "inference-1   failed, no version yet: digest mismatch" in lines
     assert f"folder        {RUN['folder']}" in lines

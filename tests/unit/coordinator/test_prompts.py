@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.coordinator.plan import task_of_slot
-from services.coordinator.prompts import Prompt, PromptPlan, Row, read_rows
+from services.coordinator.prompts import PromptPlan, Row, read_rows
 from syncline import runspec
+from syncline.data_rows import Prompt
 from syncline.errors import InvalidSpec, RunFailed
 from syncline.runspec import MathSpec
 
@@ -102,6 +103,12 @@ def test_any_stretch_of_the_run_holds_the_tasks_by_weight(weights: list[float], 
         ('{"prompt": "1+1=", \n', "line 1 is no JSON: "),
         ('{"prompt": "1+1=", "answer": "2", "answer": "3"}\n', "line 1 has the key 'answer' twice"),
         ("[1]\n", "line 1 is a list"),
+        ("\n\n[1]\n", "line 3 is a list"),
+        ('{"prompt": "1+1=", "answer": true}\n', "line 1 has an `answer` that is a bool"),
+        ('{"prompt": "1+1=", "answer": NaN}\n', "line 1 has NaN, which is no JSON number"),
+        ('{"prompt": [{"role": 1, "content": "a"}], "answer": "2"}\n', "neither text nor messages"),
+        ('{"prompt": "1+1=", "answer": ' + "9" * 5000 + "}\n", "line 1 has a whole number of thousands of digits"),
+        ("[" * 100_000, "line 1 is nested too deeply"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
@@ -110,6 +117,13 @@ def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, text: str, says: str
     with pytest.raises(InvalidSpec, match=r"tasks\.0\.data") as refused:
         read_rows(path, field="tasks.0.data", reward=MATH)
     assert says in str(refused.value)
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'{"prompt": "1+1=", "answer": "2"}\n{"prompt": "\xe9", "answer": "2"}\n')
+    with pytest.raises(InvalidSpec, match=r"data.jsonl line 2 is not UTF-8"):
+        read_rows(path, field="tasks.0.data", reward=MATH)
 
 
 def test_parquet_and_jsonl_read_alike(tmp_path: Path) -> None:

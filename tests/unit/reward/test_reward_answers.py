@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.reward.verifiers.answers import answer_in, gold_in, last_boxes
+from services.reward.verifiers.answers import answer_in, gold_boxed, gold_in, last_boxes
 
 FAR = " and after much more thought, with every step looked at once again, it turns out that it is "
 
@@ -83,3 +83,39 @@ def test_a_box_that_is_too_long_is_no_answer_rather_than_half_of_one() -> None:
 )
 def test_gold_is_put_as_math_verify_wants_it(answer: str, gold: str) -> None:
     assert gold_in(answer) == gold
+
+
+@pytest.mark.parametrize(
+    ("answer", "boxed"),
+    [
+        ("72", r"\boxed{72}"),
+        ("8 + 8 = 16\n#### 16", r"\boxed{16}"),
+        (r"Hence \boxed{7}.", r"\boxed{7}"),
+        (r"\frac{1}{2}", r"\boxed{\frac{1}{2}}"),
+        ("$x^2$", r"\boxed{x^2}"),
+        (r"\(x^2\)", r"\boxed{x^2}"),
+        (r"\$18.90", r"\boxed{\$18.90}"),
+    ],
+)
+def test_gold_is_boxed_as_a_model_should_write_it(answer: str, boxed: str) -> None:
+    assert gold_boxed(answer) == boxed
+
+
+PIECES = ["\\boxed{", "\\frac{", "{", "}", "$", "####", "\n", " ", "1", "7,", "x", "so", "*", ".", "\u200f", "\0", "\\"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join), st.integers(1, 60))
+def test_whatever_a_completion_is_what_is_cut_out_of_it_is_short_enough(text: str, longest: int) -> None:
+    answer = answer_in(text, longest=longest)
+    boxed = len(r"\boxed{}")  # a formula of one line is boxed
+    assert answer is None or len(answer) <= max(longest, len(text) + boxed)
+    assert answer == answer_in(text, longest=longest)
+    if answer is not None and (boxes := last_boxes(text)) is not None and "\u200f" not in text:
+        assert answer == boxes
+
+
+@given(st.text(max_size=200), st.integers(1, 100))
+def test_any_text_at_all_is_cut_without_an_error(text: str, longest: int) -> None:
+    assert answer_in(text, longest=longest) is None or isinstance(answer_in(text, longest=longest), str)
+    assert isinstance(gold_in(text), str)
+    assert gold_boxed(text).startswith("\\boxed{")

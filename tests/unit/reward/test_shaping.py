@@ -30,6 +30,15 @@ def test_shapings_add_up_in_order() -> None:
     assert shaped(0.3, [], tokens=95, max_tokens=100) == 0.3
 
 
+async def test_without_max_tokens_an_overlong_penalty_is_left_out_and_told() -> None:
+    scorer = Scorer({"math": Fixed(Verdict("scored", score=1.0), Verdict("timeout", score=0.0, cause="slow"))})
+    shaping = [{"type": "length", "per_token": 0.1}, {"type": "overlong", "margin": 4}]
+    spec = scorer.route(json.dumps({"type": "math", "shaping": shaping}))
+    right, wrong = await scorer.score(spec, [Item("", "", "1", tokens=5)] * 2)
+    assert (right.score, right.cause) == (pytest.approx(0.5), "overlong penalty left out: max_tokens is not known")
+    assert (wrong.score, wrong.cause) == (pytest.approx(-0.5), f"slow; {right.cause}")
+
+
 class Fixed:
     """Gives the verdicts that it was made with."""
 
