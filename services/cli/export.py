@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from rich.console import Console
 
+from syncline import durable
 from syncline.errors import SynclineError
 
 
@@ -26,19 +25,19 @@ def to_file(chunks: Iterable[bytes], path: Path, *, console: Console) -> int:
 
     Returns the number of lines. Raises SynclineError when the file cannot be written.
     """
-    temporary = path.parent / f".{path.name}.tmp-{uuid.uuid4().hex[:8]}"
     rows = 0
     try:
-        with console.status("exporting") as status, _opened(temporary, packed=path.suffix == ".gz") as out:
+        with (
+            durable.replacing(path) as temporary,
+            _opened(temporary, packed=path.suffix == ".gz") as out,
+            console.status("exporting") as status,
+        ):
             for chunk in chunks:
                 out.write(chunk)
                 rows += chunk.count(b"\n")
                 status.update(f"exporting: {rows:,} rows")
-        os.replace(temporary, path)
     except OSError as error:
-        raise SynclineError(f"{path} could not be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise SynclineError(f"{path} could not be written: {error}; free space, or name another file") from error
     return rows
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from syncline import checkpoints
+from syncline import durable
 from syncline.errors import NotFound
 from syncline.v1.rollout_pb2 import Sample, ScoredGroup, Verdict
 from syncline.wire_names import FINISHES, VERDICTS, FinishName, VerdictName
@@ -63,7 +63,7 @@ def write(run_dir: Path, name: str, version: int, prompts: Iterable[AnsweredProm
     text = "".join(json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in ordered)
     path = _path(run_dir, name, version)
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_bytes(path, gzip.compress(text.encode(), mtime=0))
+    durable.write_bytes(path, gzip.compress(text.encode(), mtime=0))
 
 
 def exist(run_dir: Path, name: str, version: int) -> bool:

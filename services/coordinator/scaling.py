@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from syncline import durable
 from syncline.errors import Conflict
 
 
@@ -66,9 +67,7 @@ class FileScale:
         return None
 
     async def change(self, replicas: int) -> None:
-        scratch = self._file.with_suffix(".tmp")
         try:
-            scratch.write_text(f"{replicas}\n", encoding="utf-8")
-            scratch.replace(self._file)
+            durable.write_text(self._file, f"{replicas}\n")
         except OSError as error:
             raise Conflict(f"cannot write {self._file} ({error.strerror}); is the stack still there?") from error

@@ -22,7 +22,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.coordinator.rollout_file import Origin
-from syncline import checkpoints
+from syncline import durable
 from syncline.bell import Bell
 from syncline.errors import FieldProblem, NotFound, StorageError, SynclineError
 from syncline.runspec import RunSpec
@@ -180,7 +180,7 @@ class Run:
 
     def _write(self, name: str, text: str) -> None:
         with _storing(self.folder / name):
-            checkpoints.write_text(self.folder / name, text)
+            durable.write_text(self.folder / name, text)
 
 
 class RunStore:
@@ -195,7 +195,7 @@ class RunStore:
         checkpoints.sweep(root)
         records = [(path.parent, record) for path in root.glob("*/run.json") if (record := _read_record(path))]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
-            checkpoints.sweep(folder)
+            durable.sweep(folder)
             if record.state not in (RunState.PENDING, RunState.STARTING) and not record.state.terminal:
                 record.state = RunState.STARTING  # nobody works on it yet in this life, whatever it was in the last
             self._runs[record.id] = self._run(folder, record)

@@ -14,7 +14,7 @@ import structlog
 from services.coordinator import idle_tasks
 from services.coordinator.best import best_version
 from services.coordinator.store import Run
-from syncline import checkpoints, published
+from syncline import durable, published
 from syncline.errors import NotFound
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ def checkpoint_place(run: Run, which: str) -> str:
 def write_summary(run: Run) -> None:
     """A run has ended with or without its summary: a disk that refuses is for the log."""
     try:
-        checkpoints.write_text(summary_path(run), json.dumps(summarize(run), indent=1) + "\n")
+        durable.write_text(summary_path(run), json.dumps(summarize(run), indent=1) + "\n")
     except OSError as error:
         log.error("summary_not_written", run_id=run.id, error=str(error))
 

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from syncline import durable
 from syncline.errors import Conflict
 
 _LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes
@@ -83,9 +84,7 @@ class StackFolder:
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replace stack.json, so that a reader sees the old or the new one and never half of it."""
-        scratch = self._state_file.with_suffix(".tmp")
-        scratch.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        scratch.replace(self._state_file)
+        durable.write_text(self._state_file, json.dumps(state, indent=2) + "\n")
 
     def write_wanted_generators(self, count: int) -> None:
         self.wanted_generators_file.write_text(f"{count}\n", encoding="utf-8")

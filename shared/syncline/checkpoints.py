@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from syncline.durable import fsync
 from syncline.errors import CheckpointError, DigestMismatch
 
 MANIFEST = "manifest.json"
@@ -56,13 +56,13 @@ def write_folder(
         names = sorted(path.name for path in temporary.iterdir())
         for name in names:
             (temporary / name).chmod(0o644)  # some writers create 0600; other services read as another user
-            _fsync(temporary / name)
+            fsync(temporary / name)
         own = digests(temporary, [name for name in names if name not in (parts or {})])
         files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in {**own, **(parts or {})}.items()}
         text = json.dumps({"format": FORMAT, "meta": meta, "files": files}, indent=1, sort_keys=True) + "\n"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
-        _fsync(temporary / MANIFEST)
-        _fsync(temporary)
+        fsync(temporary / MANIFEST)
+        fsync(temporary)
         _replace(temporary, target)
     except OSError as error:
         raise CheckpointError(f"{target} could not be written: {error}; free space or mend the storage") from error
@@ -149,37 +149,6 @@ def delete_folders(folders: Iterable[Path]) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically and durably."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably. Raises OSError, and leaves what was there before."""
-    temporary = path.parent / f".{path.name}.tmp-{uuid.uuid4().hex[:8]}"
-    try:
-        temporary.write_bytes(content)
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> list[Path]:
-    """Delete what writers left in `folder` that were killed: half-written and half-deleted things; returns them.
-
-    Only for a folder that nobody else writes to at the moment.
-    """
-    left = [path for kind in ("tmp", "del") for path in sorted(folder.glob(f".*.{kind}-*"))]
-    for path in left:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return left
-
-
 def _replace(temporary: Path, target: Path) -> None:
     if target.exists():
         if (target / MANIFEST).is_file() and (target / MANIFEST).read_bytes() == (temporary / MANIFEST).read_bytes():
@@ -188,7 +157,7 @@ def _replace(temporary: Path, target: Path) -> None:
         target.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
     temporary.rename(target)
-    _fsync(target.parent)
+    fsync(target.parent)
 
 
 def _digest(path: Path) -> tuple[int, str]:
@@ -198,11 +167,3 @@ def _digest(path: Path) -> tuple[int, str]:
             digest.update(chunk)
             size += len(chunk)
     return size, digest.hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from syncline import checkpoints, objects
+from syncline import checkpoints, durable, objects
 from syncline.bucket import BucketStorage
 from syncline.cache import Cache
 from syncline.checkpoints import MANIFEST, Manifest
@@ -168,7 +168,7 @@ class FolderStorage:
         checkpoints.delete_folders([self.root])
 
     def sweep(self, parent: str) -> Sequence[str]:
-        return [str(path) for path in checkpoints.sweep(self.root / parent)]
+        return [str(path) for path in durable.sweep(self.root / parent)]
 
     def files(self, parent: str) -> Sequence[str]:
         return sorted(f"{parent}/{path.name}" for path in (self.root / parent).glob("[!.]*") if path.is_file())
@@ -185,7 +185,7 @@ class FolderStorage:
         path = self.root / name
         try:
             path.parent.mkdir(exist_ok=True)
-            checkpoints.write_bytes(path, content)
+            durable.write_bytes(path, content)
         except OSError as error:
             raise StorageError(f"{path} could not be written: {error}; free space or mend the storage") from error
 
