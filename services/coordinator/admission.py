@@ -6,19 +6,13 @@ what was admitted.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-
 from redis.asyncio import Redis
 
-from services.coordinator.prompts import PlannedPrompt
 from services.coordinator.sources import Source
-from syncline import ids, keys
+from syncline import keys
 from syncline.algo.schedule import Schedule
 from syncline.errors import Unavailable
-from syncline.runspec import Evaluation, RunSpec
 from syncline.streams import Streams
-from syncline.v1.rollout_pb2 import PURPOSE_EVALUATION, PromptTask, SamplingParams, TaskKey
 
 
 class Admission:
@@ -62,38 +56,3 @@ class Admission:
     async def lost(self) -> bool:
         """Whether Redis has lost what was admitted: all of it, or the last seconds before it was killed."""
         return await self._redis.get(keys.admitted(self._run_id)) != str(self.next_step).encode()
-
-
-def evaluation_tasks(
-    spec: RunSpec,
-    evaluation: Evaluation,
-    prompts: Sequence[PlannedPrompt],
-    *,
-    run_id: str,
-    version: int,
-    seed_answers: Mapping[int, Sequence[str]],
-) -> Iterable[PromptTask]:
-    """The tasks that evaluate `version` on one set; `seed_answers` by prompt index, for rewards that compare."""
-    for prompt in prompts:
-        yield PromptTask(
-            key=TaskKey(run_id=run_id, step=version, prompt_index=prompt.index, evaluation=evaluation.name),
-            purpose=PURPOSE_EVALUATION,
-            version=version,
-            prompt_token_ids=prompt.token_ids,
-            sampling=SamplingParams(
-                temperature=evaluation.temperature,
-                top_p=evaluation.top_p,
-                max_tokens=spec.max_tokens_of(evaluation),
-            ),
-            seeds=[
-                ids.evaluation_seed(spec.seed, name=evaluation.name, prompt_index=prompt.index, sample_index=index)
-                for index in range(evaluation.samples)
-            ],
-            task=evaluation.name,
-            reward_json=evaluation.reward.model_dump_json(),
-            answer=prompt.answer,
-            prompt_text=prompt.text,
-            seed_answers=seed_answers.get(prompt.index, ()),
-            messages_json=prompt.messages_json,
-            admitted_at=time.time(),
-        )

@@ -17,8 +17,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from services.coordinator import answers, findings
-from services.coordinator.admission import evaluation_tasks
 from services.coordinator.answers import AnsweredPrompt, answered_prompt
+from services.coordinator.prompt_tasks import evaluation_task
 from services.coordinator.prompts import PlannedPrompt
 from syncline import keys
 from syncline.runspec import Evaluation, RunSpec
@@ -147,15 +147,20 @@ class Evaluator:
         if version > 0 and findings.compares_with_seed(evaluation.reward):
             seed_texts = {index: [one.completion for one in prompt.samples] for index, prompt in seed.items()}
             dropped = {prompt.index: "no_seed_answer" for prompt in prompts if prompt.index not in seed}
-        tasks = evaluation_tasks(
-            self._spec,
-            evaluation,
-            [prompt for prompt in prompts if prompt.index not in dropped],
-            run_id=self._run_id,
-            version=version,
-            seed_answers=seed_texts,
-        )
-        return _Pending(evaluation, version, {task.key.prompt_index: task for task in tasks}, seed, dropped)
+        tasks = {
+            prompt.index: evaluation_task(
+                self._spec,
+                evaluation,
+                prompt,
+                run_id=self._run_id,
+                version=version,
+                seed_answers=seed_texts.get(prompt.index, ()),
+                admitted_at=time.time(),
+            )
+            for prompt in prompts
+            if prompt.index not in dropped
+        }
+        return _Pending(evaluation, version, tasks, seed, dropped)
 
     async def _send(self, pending: _Pending) -> None:
         payloads = [task.SerializeToString() for task in pending.missing]

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol
 
 from services.coordinator.plan import Plan, epochs
-from services.coordinator.prompts import PlannedPrompt, PromptPlan
+from services.coordinator.prompt_tasks import training_task
+from services.coordinator.prompts import PromptPlan
 from services.coordinator.rollout_file import RolloutFile, Span
-from syncline import ids, keys
+from syncline import keys
 from syncline.rollout_rows import group_of
 from syncline.runspec import RunSpec
-from syncline.v1.rollout_pb2 import PURPOSE_TRAINING, PromptTask, SamplingParams, TaskKey
+from syncline.v1.rollout_pb2 import TaskKey
 
 
 class Source(Protocol):
@@ -56,30 +57,19 @@ class LivePrompts:
         return keys.prompts(self._run_id, version)
 
     def payloads(self, step: int, version: int) -> Sequence[bytes]:
-        return [self._task(step, version, prompt).SerializeToString() for prompt in self._plan.for_step(step)]
-
-    def _task(self, step: int, version: int, prompt: PlannedPrompt) -> PromptTask:
-        task = self._tasks[prompt.task]
-        generation = self._spec.generation
-        return PromptTask(
-            key=TaskKey(run_id=self._run_id, step=step, prompt_index=prompt.index),
-            purpose=PURPOSE_TRAINING,
-            version=version,
-            prompt_token_ids=prompt.token_ids,
-            sampling=SamplingParams(
-                temperature=generation.temperature, top_p=generation.top_p, max_tokens=self._spec.max_tokens_of(task)
-            ),
-            seeds=[
-                ids.sample_seed(self._spec.seed, step=step, prompt_index=prompt.index, sample_index=index)
-                for index in range(generation.samples_per_prompt)
-            ],
-            task=task.name,
-            reward_json=task.reward.model_dump_json(),
-            answer=prompt.answer,
-            prompt_text=prompt.text,
-            messages_json=prompt.messages_json,
-            admitted_at=time.time(),
+        tasks = (
+            training_task(
+                self._spec,
+                self._tasks[prompt.task],
+                prompt,
+                run_id=self._run_id,
+                step=step,
+                version=version,
+                admitted_at=time.time(),
+            )
+            for prompt in self._plan.for_step(step)
         )
+        return [task.SerializeToString() for task in tasks]
 
 
 class RecordedGroups:
