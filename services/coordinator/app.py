@@ -59,7 +59,8 @@ class _Guard:
     def _refusal(self, request: Request) -> Response | None:
         token = self._token
         if not token and not is_loopback(request.url.hostname or ""):  # a name that an attacker's DNS points at us
-            return problems.problem(403, "foreign_host", "without a token this coordinator answers to 127.0.0.1 only")
+            detail = "without a token this coordinator answers to 127.0.0.1 only; ask it there, or set SYNCLINE_TOKEN"
+            return problems.problem(403, "foreign_host", detail)
         # Without a token a browser's visit to another site could otherwise act on a coordinator on the same machine.
         if request.method not in ("GET", "HEAD") and _from_elsewhere(request):
             return problems.problem(403, "cross_site", "a page of another site may not act on this coordinator")

@@ -159,7 +159,7 @@ class Runs:
 
     def _controller_of(self, run: Run) -> RunController:
         if self._controller is None or self._controller.run is not run:
-            raise Conflict(f"run {run.id} is {run.state.value} and not at work")
+            raise Conflict(f"run {run.id} is {run.state.value}; only a run that is at work can be steered")
         return self._controller
 
     async def run(self) -> None:

@@ -27,13 +27,13 @@ def check(seed: Seed) -> int:
     """Context length in tokens of a seed model. Raises InvalidSpec naming what is missing."""
     where, config_file = seed.path, seed.folder / "config.json"
     if not seed.folder.is_dir():
-        raise _invalid(f"{where} is no folder")
+        raise _invalid(f"{where} is not a folder")
     if not config_file.is_file():
         raise _invalid(f"{where} has no config.json")
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise _invalid(f"config.json of {where} is no JSON ({error})") from error
+        raise _invalid(f"config.json of {where} is not JSON ({error})") from error
     if not any(name.endswith(".safetensors") for name in seed.files):
         raise _invalid(f"{where} has no *.safetensors (pickled weights are never read)")
     if not seed.files & {"tokenizer.json", "tokenizer_config.json"}:

@@ -60,7 +60,7 @@ class CoordinatorSettings(ServiceSettings):
     @classmethod
     def _is_a_bucket(cls, url: str) -> str:
         if url and not re.fullmatch(r"s3://[^/]+(/[^/]+)*/?", url):
-            raise ValueError(f"{url!r} is no URL of an object store; write s3://bucket/prefix")
+            raise ValueError(f"{url!r} is not a URL of an object store; write s3://bucket/prefix")
         return url.rstrip("/")
 
     @model_validator(mode="after")

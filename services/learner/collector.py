@@ -119,7 +119,7 @@ class Collector:
         try:
             scored = ScoredGroup.FromString(entry.payload)
         except DecodeError:
-            await self._patiently(lambda: self._consumer.fail(entry, cause="the payload is no ScoredGroup"))
+            await self._patiently(lambda: self._consumer.fail(entry, cause="the payload is not a ScoredGroup"))
             return True
         key = scored.group.task.key
         cause: str | None = door.refusal(

@@ -74,7 +74,7 @@ def check(scored: ScoredGroup, *, tasks: Collection[str], vocabulary: int) -> No
         ):
             raise _broken(
                 group,
-                f"the verdict of sample {i} is no number (status {verdict.status}, score {verdict.score:g}, "
+                f"the verdict of sample {i} is not a number (status {verdict.status}, score {verdict.score:g}, "
                 f"{verdict.cause!r}); the reward service must try again instead of handing it over",
             )
         if not sample.token_ids or len(sample.token_ids) != len(sample.log_probs):

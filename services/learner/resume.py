@@ -177,7 +177,7 @@ def _delete_beyond(run: Run, step: int) -> None:
 
 
 def _sweep(run: Run) -> None:
-    """What a killed attempt was writing or deleting would stay for ever, gigabytes at a time."""
+    """What a killed attempt was writing or deleting would stay forever, gigabytes at a time."""
     left = [place for parent in (published.FOLDER, state.FOLDER) for place in run.storage.sweep(parent)]
     if left:
         log.info("leftovers_deleted", left=left)

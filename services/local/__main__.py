@@ -39,7 +39,7 @@ def main() -> int:
         redis_url=os.environ.get("SYNCLINE_REDIS_URL", ""),
     )
     if options.reward_model is not None and not (options.reward_model / "config.json").is_file():
-        print(f"{options.reward_model} is no model folder: it has no config.json", file=sys.stderr)
+        print(f"{options.reward_model} is not a model folder: it has no config.json", file=sys.stderr)
         return 1
     if (options.engine == "vllm" or options.reward_model is not None) and importlib.util.find_spec("vllm") is None:
         print(

@@ -130,7 +130,7 @@ class Endpoints:
         except httpx.TransportError as error:
             raise _Again(f"{_words(error)}; is the server up, and is the address right?") from None
         except httpx.InvalidURL as error:
-            raise Unavailable(f"{url} is no URL ({error}); mend reward.endpoint") from None
+            raise Unavailable(f"{url} is not a URL ({error}); mend reward.endpoint") from None
         if response.status_code != 200:
             raise _failure(response, spec, key)
         CHECK_SECONDS.labels(spec.type).observe(time.monotonic() - started)

@@ -163,7 +163,7 @@ def _reply(answer: Any) -> Reply:
     message = choice["message"]
     text = message.get("content") or ""
     if not isinstance(text, str):
-        raise TypeError("content is no text")
+        raise TypeError("content is not text")
     return Reply(text, finished=choice["finish_reason"] or "stop", refused=bool(message.get("refusal")))
 
 

@@ -36,7 +36,7 @@ class Verdict:
 
     status: VerdictName
     score: float | None = None
-    """None: there is no number, and the sample trains nothing. Unparsable and timeout are 0 by a verifier, which
+    """None: there is not a number, and the sample trains nothing. Unparsable and timeout are 0 by a verifier, which
     says that the answer is wrong, and None by a judge or a reward model, which says nothing of the answer."""
     raw_score: float = 0.0
     """The score before shaping."""

@@ -155,7 +155,7 @@ class BucketStorage:
         try:
             return self._objects.read(f"{name}/{MANIFEST}")
         except NotFound as error:
-            raise CheckpointError(f"{self.uri_of(name)} has no {MANIFEST}; it is no complete checkpoint") from error
+            raise CheckpointError(f"{self.uri_of(name)} has no {MANIFEST}; it is not a complete checkpoint") from error
 
     def _holds(self, name: str, manifest: Manifest) -> bool:
         """Whether the store has this very folder already."""

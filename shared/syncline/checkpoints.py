@@ -76,7 +76,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{folder} has no readable {MANIFEST} ({error}); it is no complete checkpoint") from error
+        raise CheckpointError(
+            f"{folder} has no readable {MANIFEST} ({error}); it is not a complete checkpoint"
+        ) from error
     return parse_manifest(text, of=str(folder))
 
 

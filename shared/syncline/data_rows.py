@@ -63,7 +63,7 @@ def _parquet(path: Path, field: str) -> Iterator[DataRow | BadRow]:
             for line, one in enumerate(fields, start=1):
                 yield DataRow(line, one)
     except ArrowInvalid as error:
-        raise _refused(field, f"{path} is no Parquet file ({error})", "Parquet or JSONL") from error
+        raise _refused(field, f"{path} is not a Parquet file ({error})", "Parquet or JSONL") from error
 
 
 def _json_lines(lines: Iterable[bytes]) -> Iterator[DataRow | BadRow]:

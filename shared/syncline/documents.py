@@ -1,4 +1,4 @@
-"""JSON and YAML that people write, read without mercy for what they cannot have meant: a key that stands twice."""
+"""JSON and YAML that people write, read without mercy for what they cannot have meant: a key that appears twice."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def from_json(text: str | bytes, *, where: str) -> Any:
         return json.loads(text, object_pairs_hook=_mapping, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if "\n" in error.doc else f"column {error.colno}"
-        raise _refused(where, f"is no JSON: {error.msg} at {place}") from None
+        raise _refused(where, f"is not JSON: {error.msg} at {place}") from None
     except UnicodeDecodeError as error:
-        raise _refused(where, f"is no UTF-8: {error.reason} at byte {error.start}") from None
+        raise _refused(where, f"is not UTF-8: {error.reason} at byte {error.start}") from None
     except _Unmeant as error:
         raise _refused(where, str(error)) from None
     except ValueError:
@@ -59,17 +59,17 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> float:
-    raise _Unmeant(f"has {name}, which is no JSON number")
+    raise _Unmeant(f"has {name}, which is not a JSON number")
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-6 as the number that everybody means, and refuses a key that stands twice."""
+    """SafeLoader that reads 1e-6 as the number that everybody means, and refuses a key that appears twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} appears twice", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 

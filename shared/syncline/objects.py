@@ -111,7 +111,7 @@ def split(url: str) -> tuple[str, str]:
     """Bucket and key (or prefix) of an s3:// URL. Raises StoreRefused for what is none."""
     bucket, _, key = url.removeprefix(SCHEME).rstrip("/").partition("/")
     if not url.startswith(SCHEME) or not bucket or any(part in ("", ".", "..") for part in key.split("/") if key):
-        raise StoreRefused(f"{url!r} is no URL of an object; write s3://bucket/prefix")
+        raise StoreRefused(f"{url!r} is not a URL of an object; write s3://bucket/prefix")
     return bucket, key
 
 

@@ -49,6 +49,8 @@ class RunEvent(StrEnum):
     CANCEL = "cancel"
 
 
+_ASKED = (RunEvent.PAUSE, RunEvent.RESUME, RunEvent.CANCEL)
+"""What people may ask of a run."""
 _ACTIVE = (RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STALLED)
 
 TRANSITIONS: dict[tuple[RunState, RunEvent], RunState] = {
@@ -74,8 +76,10 @@ TRANSITIONS: dict[tuple[RunState, RunEvent], RunState] = {
 
 
 def transition(state: RunState, event: RunEvent) -> RunState:
-    """The state after `event`. Raises Conflict, naming the state, where the event has no place."""
+    """The state after `event`. Raises Conflict, with what can be done in `state`, where the event has no place."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise Conflict(f"cannot {event.value} a run that is {state.value}") from None
+        possible = " or ".join(asked for asked in _ASKED if (state, asked) in TRANSITIONS)
+        now = f"; what can be done now: {possible}" if possible else "; it is over"
+        raise Conflict(f"cannot {event.value} a run that is {state.value}{now}") from None

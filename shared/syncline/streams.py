@@ -64,7 +64,7 @@ def connect(url: str) -> Redis:
 class _Cancellable(AbstractConnection):
     """redis-py sends under `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes as the send ends.
 
-    The task that was cancelled then goes on for ever, and whoever waits for its end with it.
+    The task that was cancelled then goes on forever, and whoever waits for its end with it.
     """
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:

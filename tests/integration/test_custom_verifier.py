@@ -69,4 +69,4 @@ def test_the_verifier_of_the_readme_scores_in_a_worker_of_the_service(project: P
 def test_a_gold_answer_that_it_cannot_read_is_named(project: Path) -> None:
     [row] = score(project, [{"completion": "one", "answer": "many"}], exit_code=1)
     assert row["line"] == 1
-    assert "'many' cannot be read by word_count: it is no whole number" in str(row["problem"])
+    assert "'many' cannot be read by word_count: it is not a whole number" in str(row["problem"])

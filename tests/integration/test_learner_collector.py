@@ -162,4 +162,4 @@ async def test_a_payload_that_is_no_group_becomes_a_dead_letter(redis: Redis) ->
         await collector.collect(step)
         await collector.done(step)
     (letter,) = await redis.xrange(keys.dead(RUN))
-    assert letter[1][b"cause"] == b"the payload is no ScoredGroup"
+    assert letter[1][b"cause"] == b"the payload is not a ScoredGroup"

@@ -79,7 +79,7 @@ def test_every_row_has_its_verdict_and_a_bad_one_is_named_by_its_line(tmp_path: 
     problems = {row["line"]: row["problem"] for row in told if "problem" in row}
     assert sorted(problems) == [4, 5, 8, 9, 11]
     assert "cannot be read by math" in problems[4]
-    assert "is no JSON" in problems[5]
+    assert "is not JSON" in problems[5]
     assert "reward.options.cold" in problems[8]
     assert "ignore_case: bool = False" in problems[8]
     assert "--golds" in problems[9]
@@ -152,7 +152,10 @@ def test_what_cannot_begin_says_why(tmp_path: Path) -> None:
     file = rows_file(tmp_path, {"answer": "1", "completion": "1"})
     for options, problem in (
         (("--reward", '{"type": "verifier", "name": "nope"}'), "there is no verifier 'nope'; allowed: exact_match"),
-        (("--reward", "math"), "reward: 'math' is no JSON (expected value at line 1 column 1); allowed: a JSON object"),
+        (
+            ("--reward", "math"),
+            "reward: 'math' is not JSON (expected value at line 1 column 1); allowed: a JSON object",
+        ),
         (("--reward", "{}"), "reward.type: missing; allowed: this field is required"),
     ):
         done = syncline_score(file, *options)

@@ -31,7 +31,7 @@ def file(folder: Path, data: bytes, *, name: str = "data.jsonl") -> Path:
         ('{"prompt": "a"}'.encode("utf-16"), "is not UTF-8 (byte 0xff at 0)"),
         (b'{"answer": ' + b"9" * 5_000 + b"}", "has a whole number of thousands of digits"),
         (b"[" * 100_000, "is nested too deeply"),
-        (b'{"prompt": ', "is no JSON: Expecting value at"),
+        (b'{"prompt": ', "is not JSON: Expecting value at"),
         (b"[1]", "is a list"),
         (b"7", "is a int"),
     ],
@@ -69,7 +69,7 @@ def test_packed_and_parquet_files_read_like_plain_ones(tmp_path: Path) -> None:
     ("name", "data", "problem"),
     [
         ("data.csv", b"", "data.csv ends in '.csv'"),
-        ("data.parquet", b"nope", "is no Parquet file"),
+        ("data.parquet", b"nope", "is not a Parquet file"),
         ("data.jsonl.gz", b"nope", "cannot be read"),
         ("data.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-20], "cannot be read"),
     ],

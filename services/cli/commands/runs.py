@@ -102,7 +102,9 @@ def set_period(
 @export.command("rollouts")
 def export_rollouts(
     run_id: RunId = None,
-    file: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="where to; packed if named .gz")] = "",
+    file: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="file to write; compressed if named .gz")
+    ] = "",
     form: Annotated[Form, typer.Option("--format", help="whole groups, or {prompt, chosen, rejected} rows")] = (
         Form.ROLLOUTS
     ),

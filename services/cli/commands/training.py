@@ -1,4 +1,4 @@
-"""Train: hand in a run spec, or check it."""
+"""Train: submit a run spec, or check it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def submit(
     token: Token = "",
     output: Output = Format.TEXT,
 ) -> None:
-    """Hand in a run and return at once; prints its id, and on standard error what may keep it from going on."""
+    """Submit a run and return at once; prints its id, and on standard error what may hold it up."""
     from services.cli import specfile
     from services.cli.progress import warning
 

@@ -102,7 +102,7 @@ class TransformersEngine:
         except asyncio.CancelledError:
             cancelled.set()
             if future.cancelled() and closing.is_set() and not _asked_to_stop():
-                raise EngineDead("the engine was closed") from None
+                raise EngineDead("the engine was closed; load a model again") from None
             raise
 
 
@@ -153,7 +153,7 @@ def _generate(loaded: _Loaded, request: GroupRequest, stop: Callable[[], bool]) 
 
     while True:
         if stop():
-            raise EngineDead("the engine was closed")  # or nobody waits for the result any more
+            raise EngineDead("the engine was closed; load a model again")  # or nobody waits for the result any more
         chosen_N = _choose(logits_NV, request, generators, open_rows)
         chosen_log_probs = logits_NV.log_softmax(-1).gather(1, chosen_N[:, None])[:, 0].tolist()
         chosen = chosen_N.tolist()

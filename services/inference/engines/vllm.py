@@ -153,7 +153,7 @@ class VllmEngine:
         finally:
             self._in_flight.discard(request_id)
         if last is None or last.outputs[0].finish_reason == "abort":
-            raise EngineDead("the engine was closed")
+            raise EngineDead("the engine was closed; load a model again")
         return last
 
     async def _build(self, model_dir: Path, dtype: str) -> AsyncLLM:
@@ -185,7 +185,7 @@ class VllmEngine:
     async def _answer(self, llm: AsyncLLM, question: Awaitable[T], timeout_s: float) -> T:
         """Wait for the engine core, but not beyond its death, nor beyond `timeout_s`.
 
-        vLLM leaves a question unanswered for ever when the engine core dies while it is asked. A question that fails
+        vLLM leaves a question unanswered forever when the engine core dies while it is asked. A question that fails
         inside the engine core is an `EngineError`; the engine core itself goes on.
         """
         asking = asyncio.ensure_future(question)

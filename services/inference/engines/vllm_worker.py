@@ -61,7 +61,7 @@ class CheckpointWorker:
 
 
 def read_tensors(files: Iterable[Path]) -> dict[str, torch.Tensor]:
-    """All tensors of the files, on the CPU. Raises `LoadFailed` for a file that is no whole safetensors file."""
+    """All tensors of the files, on the CPU. Raises `LoadFailed` for a file that is not a whole safetensors file."""
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         try:

@@ -91,7 +91,7 @@ def same_mathematics(answer: str, gold: str) -> float:
     """What Math-Verify says. Raises UnreadableGold or Unparsable where there is nothing to compare."""
     wanted = _parsed_gold(gold)
     if not wanted:
-        raise UnreadableGold("it is no mathematics")
+        raise UnreadableGold("it is not mathematics")
     found = _parsed(answer)
     if not found:
         raise Unparsable("no answer found")

@@ -124,5 +124,5 @@ def test_parts_of_the_wrong_shape_reach_the_check(file: Path) -> None:
 def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text("name: first\nsteps: 4\nname: second\n")
-    with pytest.raises(InvalidSpec, match=r"'name' stands twice.*line 3"):
+    with pytest.raises(InvalidSpec, match=r"'name' appears twice.*line 3"):
         specfile.load(file, overrides=[])

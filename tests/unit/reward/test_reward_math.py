@@ -166,7 +166,7 @@ def test_a_check_ends_at_its_cpu_limit() -> None:
 
 
 def test_the_parser_that_swallows_alarms_ends_too() -> None:
-    """Math-Verify issue 65: hangs for ever under the library's own limit."""
+    """Math-Verify issue 65: hangs forever under the library's own limit."""
     outcome = ask(
         "42", r"\boxed{\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}}", cpu_s=0.3
     )
