@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from syncline import runspec
 from tests.e2e.local_stack import LocalStack, small_spec
 
@@ -64,12 +66,16 @@ def test_a_paused_run_holds_and_goes_on_to_the_same_bytes(stack: LocalStack) -> 
     paused = stack.submit(spec)
     stack.at_step(paused, 4)
     assert stack.api.post(f"/v1/runs/{paused}:pause").json()["state"] == "paused"
-    stack.until(
-        lambda: "paused" in str(stack.api.get("/v1/fleet").json()["learner"][0].get("detail", "")),
-        what="the learner to hold",
-    )
-    held_at = stack.run(paused)["progress"]["step"]
+
+    def learner() -> dict[str, Any]:
+        found: dict[str, Any] = stack.api.get("/v1/fleet").json()["learner"][0]
+        return found
+
+    stack.until(lambda: "paused" in str(learner().get("detail", "")), what="the learner to hold")
+    held_at = learner()["step"]
     assert held_at < 40
+    stack.scale(2)  # a process starts and registers: the learner has registered many times meanwhile
+    assert (learner()["step"], stack.run(paused)["progress"]["step"]) == (held_at, held_at)
     assert stack.api.post(f"/v1/runs/{paused}:resume").json()["state"] == "running"
     stack.finish(paused)
     assert stack.final_weights(paused) == stack.final_weights(undisturbed)

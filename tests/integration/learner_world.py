@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -38,6 +37,7 @@ from syncline.v1.rollout_pb2 import (
     VersionSpan,
 )
 from tests.integration.tiny_models import EOS, VOCAB_SIZE
+from tests.waiting import until
 
 RUN = "learner-test-000000"
 SAMPLES = 4
@@ -215,12 +215,6 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
     with safe_open(path, framework="pt") as file:
         assert file.keys()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def until_idle(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -17,16 +16,6 @@ from syncline.v1 import rollout_pb2 as pb
 
 RUN = "run-a"
 MATH = '{"type": "math"}'
-
-
-async def until(condition: Callable[[], object], *, what: str, timeout_s: float = 30.0) -> None:
-    """Return once `condition()` is true; fail by name when it never is."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not within {timeout_s:g} s") from None
 
 
 def running_process(pid: int) -> bool:

@@ -215,11 +215,12 @@ async def test_a_folder_without_weights_is_refused_and_the_old_model_serves_on(
 
 async def test_cancelled_work_stops_and_the_next_is_answered(loaded: Engine) -> None:
     before = await loaded.generate(SAMPLED)
+    brief = asyncio.create_task(loaded.generate(replace(SAMPLED, max_tokens=1)))
     endless = [
         asyncio.create_task(loaded.generate(GroupRequest((1, n), seeds=tuple(range(8)), max_tokens=500)))
         for n in range(5, 9)
     ]
-    await asyncio.sleep(0.05)
+    await brief  # handed to the engine before the others, which are in it now
     for task in endless:
         task.cancel()
 
@@ -233,8 +234,9 @@ async def test_close_ends_what_is_in_flight_and_a_load_opens_again(models: dict[
     engine = create_engine("transformers")
     await engine.load(models["a"], dtype="float32")
     before = await engine.generate(SAMPLED)
+    brief = asyncio.create_task(engine.generate(replace(SAMPLED, max_tokens=1)))
     work = [asyncio.create_task(engine.generate(replace(SAMPLED, max_tokens=500))) for _ in range(3)]
-    await asyncio.sleep(0.02)
+    await brief  # handed to the engine before the others, which are in it now
     await engine.close()
 
     outcomes = await asyncio.gather(*work, return_exceptions=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from syncline.v1.inference_service_pb2_grpc import InferenceServiceStub, add_Inf
 from syncline.v1.rollout_pb2 import PURPOSE_TRAINING, PromptTask, RolloutGroup, SamplingParams, TaskKey
 from tests.integration.published import publish
 from tests.integration.tiny_models import make_tiny_model
+from tests.waiting import until
 
 RUN = "run-1"
 LEASE_S = 1.0
@@ -74,12 +75,6 @@ async def admit(redis: Redis, tasks: list[PromptTask], *, version: int = 0) -> S
     await streams.open_run(RUN)
     await streams.add_all(keys.prompts(RUN, version), run_id=RUN, payloads=[t.SerializeToString() for t in tasks])
     return streams
-
-
-async def until(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def groups(redis: Redis, count: int, *, within_s: float = 30.0) -> list[RolloutGroup]:

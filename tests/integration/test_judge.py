@@ -24,9 +24,10 @@ from syncline.membership import Registration, members
 from syncline.rewardspec import JudgeSpec, ModelSpec
 from syncline.streams import Streams
 from syncline.v1 import rollout_pb2 as pb
-from tests.integration.reward_groups import add, group, scored, until, worker
+from tests.integration.reward_groups import add, group, scored, worker
 from tests.integration.scripted_openai import Request, ScriptedServer, answer, error, says, scripted
 from tests.integration.test_reward_stream import nothing_left, working
+from tests.waiting import until
 
 KEY = "sk-secret-0123456789"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,20 +33,8 @@ from tests.integration.learner_world import (
     weights,
 )
 from tests.integration.published import staged
-from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("seed"), seed=0, hidden=16, layers=1, heads=1)
-
-
-@pytest.fixture
-async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
-    async with learner_world(redis, tmp_path / "run") as world:
-        yield world
 
 
 # ---- a run

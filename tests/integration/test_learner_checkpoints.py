@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -32,17 +31,6 @@ from tests.integration.published import staged
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("seed"), seed=0, hidden=16, layers=1, heads=1)
-
-
-@pytest.fixture
-async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
-    async with learner_world(redis, tmp_path / "run") as world:
-        yield world
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

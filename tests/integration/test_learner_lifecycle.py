@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
-from redis.asyncio import Redis
 
 from syncline.v1.learner_service_pb2 import LearnerServiceGetStatusRequest, StopRequest, UpdateRequest
 from tests.integration.learner_world import (
@@ -17,26 +15,14 @@ from tests.integration.learner_world import (
     World,
     groups_of,
     kinds,
-    learner_world,
     spec_of,
     steps_of,
-    until,
     until_idle,
 )
 from tests.integration.tiny_models import make_tiny_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("seed"), seed=0, hidden=16, layers=1, heads=1)
-
-
-@pytest.fixture
-async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
-    async with learner_world(redis, tmp_path / "run") as world:
-        yield world
 
 
 async def test_a_client_that_goes_away_frees_the_learner_and_its_groups(model: Path, world: World) -> None:

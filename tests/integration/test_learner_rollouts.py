@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,8 @@ from tests.integration.learner_world import (
     steps_of,
     until_idle,
 )
-from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("seed"), seed=0, hidden=16, layers=1, heads=1)
-
-
-@pytest.fixture
-async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
-    async with learner_world(redis, tmp_path / "run") as world:
-        yield world
 
 
 def recorded(run_dir: Path) -> list[dict[str, Any]]:

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ import httpx
 import pytest
 from PIL import Image
 from tiny_models import make_tiny_model
+
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -101,13 +102,6 @@ def project(tmp_path: Path) -> Iterator[Project]:
     assert project.processes() == []
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def test_a_stack_heals_and_scales_and_dies_with_its_supervisor(project: Project) -> None:
     # Given a stack that is up; asking for it again is no error
     project.up()
@@ -117,7 +111,12 @@ def test_a_stack_heals_and_scales_and_dies_with_its_supervisor(project: Project)
     # When a child is killed, then it is back, and only it
     before = project.children()
     os.kill(before["reward"]["pid"], signal.SIGKILL)
-    until(lambda: project.children()["reward"]["restarts"] == 1 and project.children()["reward"]["phase"] == "ready")
+
+    def is_back() -> bool:
+        reward = project.children()["reward"]
+        return bool(reward["restarts"] == 1 and reward["phase"] == "ready")
+
+    wait_until(is_back)
     after = project.children()
     assert after["reward"]["pid"] != before["reward"]["pid"]
     assert [name for name in after if after[name]["pid"] != before[name]["pid"]] == ["reward"]
@@ -127,13 +126,13 @@ def test_a_stack_heals_and_scales_and_dies_with_its_supervisor(project: Project)
         return {member["id"] for member in httpx.get(f"{project.address}/v1/fleet").json()["inference"]}
 
     assert project.syncline("scale", "2").returncode == 0
-    until(lambda: generators() == {"inference-0", "inference-1"})
+    wait_until(lambda: generators() == {"inference-0", "inference-1"})
     assert project.syncline("scale", "1").returncode == 0
-    until(lambda: generators() == {"inference-0"})
+    wait_until(lambda: generators() == {"inference-0"})
 
     # When the supervisor is killed, then nothing is left
     os.kill(int((project.stack / "stack.pid").read_text()), signal.SIGKILL)
-    until(lambda: project.processes() == [], within_s=10.0)
+    wait_until(lambda: project.processes() == [], within_s=10.0)
 
 
 def test_a_stack_refuses_bad_runs_and_down_leaves_nothing_behind(project: Project) -> None:
@@ -215,7 +214,7 @@ def test_a_run_that_is_killed_takes_its_stack_along(project: Project) -> None:
         assert process.stderr is not None
         next(line for line in process.stderr if "waiting for" in line)
         process.kill()
-    until(lambda: project.processes() == [], within_s=30.0)
+    wait_until(lambda: project.processes() == [], within_s=30.0)
 
 
 def test_a_port_that_is_taken_is_told_with_the_way_out(project: Project) -> None:

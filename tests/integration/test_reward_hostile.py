@@ -15,8 +15,8 @@ from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.wire import Limits
 from syncline.errors import InvalidSpec
 from syncline.rewardspec import MathSpec, VerifierSpec
-from tests.integration.reward_groups import until
 from tests.integration.verifier_processes import cpu_seconds
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -25,9 +25,10 @@ from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import InvalidSpec, Unavailable
 from syncline.rewardspec import MathSpec
 from tests.bench.verifier import _formulas
-from tests.integration.reward_groups import running_process, until
+from tests.integration.reward_groups import running_process
 from tests.integration.verifier_processes import cpu_ticks, niceness, parent_of
 from tests.unit.reward.answer_table import KNOWN_DIFFERENCES, TABLE
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -23,7 +23,8 @@ from syncline.rpc import Client
 from syncline.v1 import reward_service_pb2 as pb
 from syncline.v1 import rollout_pb2
 from syncline.v1.reward_service_pb2_grpc import RewardServiceStub
-from tests.integration.reward_groups import MATH, add, group, running_process, scored, until
+from tests.integration.reward_groups import MATH, add, group, running_process, scored
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SLOW = r"\boxed{9^{9^{9^9}}}"
@@ -192,7 +193,7 @@ async def test_a_killed_service_leaves_no_process_and_its_work_is_taken_over(
     service.process.kill()
     await service.process.wait()
     # then no child survives it
-    await until(lambda: not any(running_process(pid) for pid in below), what="all children are gone", timeout_s=10)
+    await until(lambda: not any(running_process(pid) for pid in below), what="the end of all children", within_s=10)
     # and another service finishes the work after the lease
     heir = await start(
         tmp_path_factory.mktemp("h"), redis_url, SYNCLINE_MEMBER_ID="reward-y", SYNCLINE_CHECK_CPU_S="0.2"

@@ -23,7 +23,8 @@ from syncline import keys, streams
 from syncline.rewardspec import RewardSpec
 from syncline.streams import StreamConsumer, Streams
 from syncline.v1 import rollout_pb2 as pb
-from tests.integration.reward_groups import RUN, add, entries, group, scored, until, worker
+from tests.integration.reward_groups import RUN, add, entries, group, scored, worker
+from tests.waiting import until
 
 
 class Exact:

@@ -36,6 +36,7 @@ pytestmark = [
 SMALL = VllmOptions(cpu_kv_cache_bytes=64 << 20)
 PROBE = [5 + (11 * i) % 120 for i in range(40)]
 ENDLESS = GroupRequest((1, 5), seeds=tuple(range(8)), max_tokens=500)
+BRIEF = GroupRequest((1, 6), seeds=(0,), max_tokens=1)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -130,7 +131,7 @@ async def test_a_killed_engine_core_is_noticed_and_replaced_in_another_dtype_if_
 ) -> None:
     await engine.load(model, dtype="float32")
     work = asyncio.create_task(engine.generate(ENDLESS))
-    await asyncio.sleep(0.1)
+    await engine.generate(BRIEF)  # while the other one is in the engine
     engine_cores()[0].kill()
 
     with pytest.raises(EngineDead):
@@ -150,7 +151,7 @@ async def test_a_killed_engine_core_is_noticed_and_replaced_in_another_dtype_if_
 async def test_close_ends_the_work_in_flight_and_all_processes(engine: VllmEngine, model: Path) -> None:
     await engine.load(model, dtype="float32")
     work = asyncio.create_task(engine.generate(ENDLESS))
-    await asyncio.sleep(0.1)
+    await engine.generate(BRIEF)  # while the other one is in the engine
     await engine.close()
 
     with pytest.raises(EngineDead):

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from services.local.child import Child
 from services.local.programs import Program
 from syncline.errors import PeerTimeout, Unavailable
+from tests.waiting import until
 
 
 class Watch:
@@ -54,12 +54,6 @@ def web(tmp_path: Path, watch: Watch | None = None) -> Child:
     port = free_port()
     command = ("-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path))
     return child(tmp_path, *command, health=f"http://127.0.0.1:{port}/", watch=watch)
-
-
-async def until(condition: Callable[[], bool], *, within_s: float = 20.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_a_child_is_ready_when_it_answers_and_stops_when_asked(tmp_path: Path) -> None:

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 
 import pytest
 
 from services.local.processes import MARK, belonging, kill_all
+from tests.waiting import wait_until
 
 SLEEP = "import time; time.sleep(60)"
 # A child with a grandchild in a session of its own, as torchrun makes them; prints its id when it is there.
@@ -35,20 +34,13 @@ def start(program: str, *, mark: str | None) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def test_a_grandchild_in_its_own_session_is_found_by_its_mark(mark: str) -> None:
     with start(WITH_A_DAEMON, mark=mark) as child:
         assert child.stdout is not None
         grandchild = int(child.stdout.readline())
         child.kill()
         child.wait()
-        until(lambda: belonging(mark=mark) == [grandchild])
+        wait_until(lambda: belonging(mark=mark) == [grandchild])
         assert kill_all(mark=mark) == 1
         assert belonging(mark=mark) == []
 
@@ -83,6 +75,6 @@ time.sleep(60)
         process.kill()
         process.wait()
         # Then the watched child is gone, and the other one is not
-        until(lambda: belonging(sessions={watched}) == [])
+        wait_until(lambda: belonging(sessions={watched}) == [])
         assert belonging(sessions={forgotten}) == [forgotten]
         os.kill(forgotten, signal.SIGKILL)
