@@ -192,7 +192,7 @@ class RunStore:
         self._storage_of = storage_of
         self._runs: dict[str, Run] = {}
         root.mkdir(parents=True, exist_ok=True)
-        checkpoints.sweep(root)
+        durable.sweep(root)
         records = [(path.parent, record) for path in root.glob("*/run.json") if (record := _read_record(path))]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
             durable.sweep(folder)

@@ -25,7 +25,7 @@ from syncline import rpc
 from syncline.membership import Registration
 from syncline.state import RunState
 from syncline.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_server
-from tests.integration.reward_groups import until
+from tests.waiting import until
 
 SEED_MODEL = Path("services/local/quickstart/seed-model")
 
