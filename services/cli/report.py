@@ -19,7 +19,6 @@ from services.cli.progress import duration, warning
 from syncline.errors import Conflict, Unavailable
 
 _SUMMARY_DEADLINE_S = 20.0
-_ENDLESS = 10_000
 
 
 def outcome_of(api: Api, run: Mapping[str, Any], *, next_command: str = "") -> Outcome:
@@ -60,11 +59,12 @@ def print_report(console: Console, outcome: Outcome) -> None:
     evaluation = outcome.summary["evaluation"]
     if evaluation["after"]:
         table = _evaluation_table(evaluation["before"], evaluation["after"])
-        if console.measure(table, options=console.options.update_width(_ENDLESS)).maximum <= console.width:
+        if "\N{HORIZONTAL ELLIPSIS}" not in "".join(segment.text for segment in console.render(table)):
             console.print(table)
         else:  # a terminal too narrow for it: nothing is cut off
             for name, row in evaluation["after"].items():
-                console.print(_evaluation_line(evaluation["before"].get(name), row), highlight=False, markup=False)
+                line = _evaluation_line(evaluation["before"].get(name), row)
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
     for label, value in _facts(outcome):
         # Wrapped by the terminal, if at all: a path that is broken into lines cannot be copied.
         console.print(Text.assemble((f"{label:<16}", "dim"), value), soft_wrap=True)

@@ -217,6 +217,16 @@ def test_a_run_that_is_killed_takes_its_stack_along(project: Project) -> None:
     wait_until(lambda: project.processes() == [], within_s=30.0)
 
 
+def test_of_two_stacks_started_at_once_in_a_folder_one_is_refused_in_words(project: Project) -> None:
+    arguments = ["up", "--port", str(project.port), "--engine", "transformers"]
+    with project.start(*arguments) as first, project.start(*arguments) as second:
+        ended = [(process.communicate(timeout=120)[1], process.returncode) for process in (first, second)]
+    (refused,) = [said for said, code in ended if code == 1]
+    assert str(project.stack) in refused
+    assert "make down" in refused
+    assert "{" not in refused, "the log is for machines"
+
+
 def test_a_port_that_is_taken_is_told_with_the_way_out(project: Project) -> None:
     with socket.create_server(("127.0.0.1", project.port)):
         done = project.syncline("run", "spec.yaml", "--port", str(project.port), "--engine", "transformers")

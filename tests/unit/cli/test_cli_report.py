@@ -130,13 +130,16 @@ def test_a_mixed_run_has_an_axis_for_each_scale_and_task(tmp_path: Path) -> None
         assert mixed.height > plain.height
 
 
-def test_a_narrow_terminal_cuts_no_number_off() -> None:
+@pytest.mark.parametrize("width", range(30, 110, 5))
+def test_no_width_cuts_a_number_off(width: int) -> None:
     rows = {
         "before": [evaluation_row("add", 0, 0.5, temperature=0.0)],
         "after": [evaluation_row("add", 20, 0.8, temperature=0.0)],
     }
-    text = " ".join(reported(**rows, path="summary.json", width=40).split())
-    assert "held-out add, accuracy (greedy): 50.0% [45.0, 55.0] -> 80.0% [75.0, 85.0], +30.0 points" in text
+    text = " ".join(reported(**rows, path="summary.json", width=width).split())
+    for part in ("(greedy)", "50.0%", "[45.0,", "55.0]", "80.0%", "[75.0,", "85.0]", "+30.0", "points"):
+        assert part in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
 def test_an_evaluation_says_how_its_answers_were_sampled() -> None:
