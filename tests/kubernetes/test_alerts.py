@@ -19,7 +19,8 @@ CASES = Path(__file__).parent / "alerts" / "cases.yaml"
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rules as Prometheus reads them: what is inside of the chart's PrometheusRule."""
-    manifests = render(DEFAULT, values={"monitoring": {"alerts": {"enabled": True}}})
+    scraped = {"metricsFrom": [{"namespaceSelector": {}}]}
+    manifests = render(DEFAULT, values={"monitoring": {"alerts": {"enabled": True}}, "networkPolicy": scraped})
     file = tmp_path_factory.mktemp("alerts") / "rules.yaml"
     file.write_text(yaml.safe_dump(find(manifests, "PrometheusRule", "rl-syncline")["spec"]))
     return file
