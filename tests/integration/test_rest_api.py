@@ -423,6 +423,7 @@ async def test_metrics_and_the_fleet_are_served(api: httpx.AsyncClient, redis: R
         "replicas": None,
         "pods": [],
         "pods_trouble": "",
+        "pods_missing": "",
         "inference": [],
         "reward": [],
         "learner": [],

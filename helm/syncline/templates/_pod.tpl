@@ -112,6 +112,7 @@ affinity:
 {{- define "syncline.container" -}}
 image: {{ include "syncline.image" . }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+terminationMessagePolicy: FallbackToLogsOnError # so that `kubectl describe pod` shows why it ended
 securityContext:
   {{- include "syncline.containerSecurity" . | nindent 2 }}
 {{- $resources := deepCopy .values.resources }}

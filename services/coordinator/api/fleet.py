@@ -38,7 +38,8 @@ def scale_of(request: Request) -> Scale:
 @router.get("/v1/fleet", operation_id="getFleet", summary="Live generators, reward services and learners")
 async def get_fleet(request: Request) -> dict[str, Any]:
     """`replicas` is how many generators are wanted, null where nobody knows. `pods` says of each pod whether it has
-    registered and, if not, why; it is empty outside of Kubernetes, and `pods_trouble` says when it may be old."""
+    registered and, if not, why; it is empty outside of Kubernetes, and `pods_trouble` says when it may be old.
+    `pods_missing` says in words when there are fewer than are wanted."""
     fleet = fleet_of(request)
     troubles = fleet.troubles()
     shown: dict[str, Any] = {role: [describe(member) for member in found] for role, found in fleet.roles.items()}
@@ -50,6 +51,7 @@ async def get_fleet(request: Request) -> dict[str, Any]:
         "replicas": await scale_of(request).wanted(),
         "pods": [pods.describe(pod, registered=fleet.knows(pod)) for pod in fleet.cluster.pods.values()],
         "pods_trouble": fleet.cluster.trouble,
+        "pods_missing": fleet.cluster.shortage,
         **shown,
     }
 

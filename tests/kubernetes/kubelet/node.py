@@ -102,6 +102,9 @@ class Kubelet:
             for task in (*tasks, *self._tasks.values()):
                 task.cancel()
             await asyncio.gather(*tasks, *self._tasks.values(), return_exceptions=True)
+            with suppress(httpx.TransportError):
+                for node in self._nodes:  # else the scheduler places later pods on them, where nobody runs them
+                    await self._api.delete(f"/api/v1/nodes/{node.name}")
 
     async def _repeat(self, turn: Any) -> None:
         while True:
