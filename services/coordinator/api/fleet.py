@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,9 +13,10 @@ from services.coordinator import metrics, pods
 from services.coordinator.fleet import Fleet, describe
 from services.coordinator.runs import Runs
 from services.coordinator.scaling import Scale
+from syncline.errors import SynclineError
 from syncline.rewardspec import Part
 from syncline.state import RunState
-from syncline.streams import ping
+from syncline.streams import memory, ping
 
 router = APIRouter(tags=["fleet"])
 
@@ -79,8 +81,12 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get("/metrics", operation_id="metrics", summary="Prometheus metrics", tags=["health"])
 async def get_metrics(request: Request) -> Response:
-    for role, found in fleet_of(request).roles.items():
+    fleet = fleet_of(request)
+    for role, found in fleet.roles.items():
         metrics.MEMBERS.labels(role).set(len(found))
+    metrics.observe_pods(fleet.cluster.pods.values())
+    with suppress(SynclineError):
+        metrics.observe_redis(await memory(request.app.state.redis, timeout_s=2.0))
     runs: Runs = request.app.state.runs
     count = runs.count()
     for state in RunState:
