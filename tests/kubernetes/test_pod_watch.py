@@ -188,6 +188,7 @@ async def test_the_fleet_tells_why_pods_do_not_work(cluster: Cluster) -> None:
     assert (crashing["last_exit"], crashing["restarts"]) == ("OOMKilled (exit code 137)", 3)
     assert "back-off 40s" in crashing["trouble"]
     assert "OOMKilled" in cluster.fleet.pods_say("inference")  # which is what a run says of itself
+    assert 'syncline_pods_not_ready{component="inference"} 2.0' in (await cluster.api.get("/metrics")).text
 
     # And when it is well again, it has nothing to say
     await cluster.say("crashing", phase="Running", containerStatuses=None, conditions=[ready()])

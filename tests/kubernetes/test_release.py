@@ -261,6 +261,24 @@ def test_a_generator_that_is_killed_for_its_memory_says_so_between_its_restarts(
     assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
 
 
+@pytest.fixture
+def own_engine(release: Release) -> Iterator[Release]:
+    """With the engine and the memory limits that values-cpu.yaml itself gives the generators."""
+    release.upgrade("--set=inference.engine=vllm")
+    yield release
+    release.upgrade()
+
+
+def test_the_cpu_values_train_with_their_own_engine(own_engine: Release) -> None:
+    release = own_engine
+    small = spec(steps=4)
+    run_id = release.submit(small)
+    release.finish(run_id)
+    assert_trained_exactly_once(release, run_id, small)  # type: ignore[arg-type]
+    (generator,) = release.serving().values()
+    assert generator["engine"] == "vllm"
+
+
 def test_uninstalling_keeps_the_checkpoints_and_the_next_installation_finds_them(release: Release) -> None:
     run_id = release.submit(spec(steps=4))
     release.finish(run_id)

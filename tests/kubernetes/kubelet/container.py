@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.kubernetes.tools import PROJECT
 
 _CGROUPS = Path("/sys/fs/cgroup/memory")
-_FROM_THE_MACHINE = ("/usr", "/etc/alternatives", "/etc/ssl", "/dev")
+_FROM_THE_MACHINE = ("/usr", "/etc/alternatives", "/etc/ssl", "/dev", "/sys")
 _FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/mime.types")
 _PYTHON = tuple(dict.fromkeys(path for path in (sys.base_prefix, sys.prefix, str(PROJECT)) if path != "/usr"))
 
