@@ -19,6 +19,8 @@ import yaml
 CHART = Path(__file__).parent / "syncline"
 FREE_FORM = frozenset({"resources", "podSecurityContext", "containerSecurityContext"})
 """Keys whose defaults have keys that others may join: Kubernetes' own objects."""
+QUANTITY = {"type": ["string", "number"], "pattern": "^[0-9]+([.][0-9]+)?(m|k|Ki|[MGTPE]i?|[eE][0-9]+)?$", "minimum": 0}
+"""A quantity of Kubernetes, such as 500m, 2 or 1.5Gi."""
 BEGIN, END = "<!-- values: written by `make chart` -->\n", "<!-- end of values -->\n"
 
 
@@ -85,6 +87,10 @@ def schema(values: tuple[Value, ...]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
+        "definitions": {
+            "quantity": QUANTITY,
+            "quantities": {"type": "object", "additionalProperties": {"$ref": "#/definitions/quantity"}},
+        },
     }
 
 
@@ -93,7 +99,8 @@ def _schema_of(value: Value) -> dict[str, Any]:
         properties = {_key(child): _schema_of(child) for child in value.children}
         return {"type": "object", "additionalProperties": False, "properties": properties}
     kinds = {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}
-    return {"description": value.text, "type": kinds[type(value.default)], **value.schema}
+    own = {} if "$ref" in value.schema or "anyOf" in value.schema else {"type": kinds[type(value.default)]}
+    return {"description": value.text, **own, **value.schema}
 
 
 def _key(value: Value) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from redis.asyncio import Redis
 
@@ -71,10 +72,13 @@ async def _cluster(
             selector=settings.kubernetes_selector,
             gone=lambda pod: take_over(redis, pod),
         )
-        scale: Scale = kubernetes.StatefulSetScale(api, namespace, name) if name else NoScale()
-        if settings.kubernetes_autoscaler:
-            scale = Autoscaled(scale, autoscaler=settings.kubernetes_autoscaler)
-        yield scale, {"pods": watch.run}
+        if not name:
+            yield NoScale(), {"pods": watch.run}
+            return
+        generators = kubernetes.StatefulSetScale(api, namespace, name)
+        autoscaler = settings.kubernetes_autoscaler
+        scale = Autoscaled(generators, autoscaler=autoscaler) if autoscaler else generators
+        yield scale, {"pods": watch.run, "shortage": partial(kubernetes.watch_for_shortage, generators, picture)}
 
 
 def main() -> int:

@@ -91,7 +91,10 @@ class Fleet:
     def pods_say(self, *roles: Role) -> str:
         """What keeps pods of these roles (none named: of all) from working, in Kubernetes' words."""
         asked = [pod for pod in self.cluster.pods.values() if pod.role in (roles or self.roles)]
-        return "; ".join(sorted(pod.trouble for pod in asked if pod.trouble))
+        troubles = sorted(pod.trouble for pod in asked if pod.trouble)
+        if self.cluster.shortage and "inference" in (roles or self.roles):
+            troubles.append(self.cluster.shortage)
+        return "; ".join(troubles)
 
     async def run(self) -> None:
         """Follow the membership until cancelled."""

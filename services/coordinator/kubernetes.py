@@ -31,6 +31,7 @@ _WATCH_S = 30
 """Longest a watch lives. The server ends it; a connection that died in silence is noticed just after."""
 _BACKOFF = Backoff(first_s=0.2, longest_s=5.0, jitter=0.5)
 _FRESH_S = 2.0
+_SHORTAGE_S = 5.0
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError)
 _PAGE = 500
 
@@ -184,6 +185,24 @@ class StatefulSetScale:
             response = await call(self.name, self.namespace, **options)
             scale = _checked(await response.read(), response.status)
             return int(scale["spec"].get("replicas", 0))
+
+
+async def watch_for_shortage(scale: StatefulSetScale, picture: Picture) -> None:
+    """Tell for as long as pods are missing: a quota or an admission hook that refuses them leaves none to look at."""
+    before = 0
+    while True:
+        wanted = await scale.wanted() or 0
+        there = sum(pod.role == "inference" for pod in picture.pods.values())
+        missing = max(0, wanted - there)
+        lasting = missing > 0 and before > 0  # pods that are just being made are not missing
+        picture.shortage = (
+            f"{wanted} generators are wanted, and {there} of their pods exist; "
+            f"'kubectl --namespace {scale.namespace} describe statefulset {scale.name}' says why"
+            if lasting
+            else ""
+        )
+        before = missing
+        await asyncio.sleep(_SHORTAGE_S)
 
 
 class _Gone(Exception):

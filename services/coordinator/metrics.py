@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.coordinator.fleet import Load
+from services.coordinator.pods import Pod
+from syncline.streams import Memory
 
 STEPS = Counter("syncline_steps", "Optimizer updates made")
 TOKENS = Counter("syncline_tokens", "Completion tokens trained on or looked at", ["kind"])
@@ -38,6 +42,8 @@ EVALUATION_NORMALIZED = Gauge(
 EVALUATION_LENGTH = Gauge("syncline_evaluation_length_tokens", "Mean length of the last evaluation", ["name"])
 MEMBERS = Gauge("syncline_members", "Live processes", ["role"])
 RUNS = Gauge("syncline_runs", "Runs by state", ["state"])
+PODS_NOT_READY = Gauge("syncline_pods_not_ready", "Pods of the release that do not work", ["component"])
+REDIS_MEMORY = Gauge("syncline_redis_memory_bytes", "Redis' memory: used, and limit, which is 0 for none", ["kind"])
 BACKLOG = Gauge("syncline_backlog_prompts", "Prompts that wait for generators or are with one")
 
 
@@ -57,6 +63,18 @@ def observe_step(row: dict[str, Any]) -> None:
         for name, value in task["metrics"].items():
             STEP_METRIC.labels(task["task"], name).set(value)
         REWARD.labels(task["task"]).set(task["reward_mean"])
+
+
+def observe_pods(pods: Iterable[Pod]) -> None:
+    counts = Counts(pod.component for pod in pods if not pod.ready and not pod.deleting and pod.phase != "Succeeded")
+    PODS_NOT_READY.clear()
+    for component, count in counts.items():
+        PODS_NOT_READY.labels(component).set(count)
+
+
+def observe_redis(memory: Memory) -> None:
+    REDIS_MEMORY.labels("used").set(memory.used_bytes)
+    REDIS_MEMORY.labels("limit").set(memory.limit_bytes)
 
 
 def observe_load(load: Load) -> None:

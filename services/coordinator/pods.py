@@ -56,6 +56,8 @@ class Picture:
     pods: dict[str, Pod] = field(default_factory=dict)
     trouble: str = ""
     """Why the picture may be old; empty while it is followed."""
+    shortage: str = ""
+    """Why there are fewer generators' pods than are wanted: not even Pending ones."""
 
 
 def observe(pod: Mapping[str, Any]) -> Pod:

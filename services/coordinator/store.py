@@ -8,9 +8,11 @@ from the learner's saved states.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -187,11 +189,14 @@ class RunStore:
     """All runs below one folder, oldest first."""
 
     def __init__(self, root: Path, *, storage_of: Callable[[str], Storage] | None = None) -> None:
-        """`storage_of` says where a run keeps what services share; by default in its folder, which all of them see."""
+        """`storage_of` says where a run keeps what services share; by default in its folder, which all of them see.
+
+        Raises StorageError where nothing can be written below `root`.
+        """
         self.root = root
         self._storage_of = storage_of
         self._runs: dict[str, Run] = {}
-        root.mkdir(parents=True, exist_ok=True)
+        _require_writable(root)
         durable.sweep(root)
         records = [(path.parent, record) for path in root.glob("*/run.json") if (record := _read_record(path))]
         for folder, record in sorted(records, key=lambda pair: (pair[1].created_at, pair[1].id)):
@@ -295,6 +300,21 @@ def _append(path: Path, data: bytes) -> None:
         except OSError:
             file.truncate(size)
             raise
+
+
+def _require_writable(root: Path) -> None:
+    """A folder that belongs to somebody else is told at the start, not by the first run."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".writable-"):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a full disk keeps no run from being looked at
+            return
+        raise StorageError(
+            f"{root} cannot be written by user {os.getuid()}, group {os.getgid()}: {error.strerror}; "
+            "give the folder to them, or name another one in SYNCLINE_RUN_ROOT"
+        ) from error
 
 
 @contextmanager

@@ -78,6 +78,24 @@ class _Cancellable(AbstractConnection):
             self.socket_timeout = timeout_s
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the server holds, and may hold; a limit of 0 is none."""
+
+    used_bytes: int
+    limit_bytes: int
+
+
+async def memory(redis: Redis, *, timeout_s: float = 5.0) -> Memory:
+    """Memory of the server. Raises Unavailable."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            info = await redis.info("memory")
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(f"Redis does not tell of its memory ({error})") from error
+    return Memory(used_bytes=int(info["used_memory"]), limit_bytes=int(info.get("maxmemory", 0)))
+
+
 async def ping(redis: Redis, *, timeout_s: float = 5.0) -> None:
     """Raise Unavailable unless the server answers within `timeout_s`."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 
@@ -62,6 +63,23 @@ async def test_the_coordinator_is_asked_over_http() -> None:
     finally:
         await server.stop(0.0)
     assert (await ask("liveness", SYNCLINE_REST_BIND=bind))[0] == 1
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this kernel has no IPv6")
+async def test_a_service_that_listens_everywhere_is_reached_by_both_families() -> None:
+    app = FastAPI()
+    app.get("/healthz")(lambda: "alive")
+    rest, grpc = RestServer(app, host="::", port=0), Server("[::]:0")
+    await rest.start()
+    await grpc.start()
+    port = rest.address.rpartition(":")[2]
+    try:
+        for host in ("127.0.0.1", "[::1]"):
+            assert await ask("liveness", SYNCLINE_REST_BIND=f"{host}:{port}") == (0, "")
+            assert await ask("liveness", SYNCLINE_BIND=f"{host}:{grpc.address.rpartition(':')[2]}") == (0, "")
+    finally:
+        await rest.stop(0.0)
+        await grpc.stop(0.0)
 
 
 async def test_another_question_is_a_mistake() -> None:

@@ -591,13 +591,16 @@ async def test_readiness_tells_when_redis_is_gone(project: Path) -> None:
 
 
 async def test_metrics_and_the_fleet_are_served(api: httpx.AsyncClient, redis: Redis) -> None:
-    assert "syncline_steps_total" in (await api.get("/metrics")).text
+    shown = (await api.get("/metrics")).text
+    assert "syncline_steps_total" in shown
+    assert 'syncline_redis_memory_bytes{kind="used"}' in shown
     fleet = (await api.get("/v1/fleet")).json()
     assert fleet == {
         "wanted": None,
         "replicas": None,
         "pods": [],
         "pods_trouble": "",
+        "pods_missing": "",
         "inference": [],
         "reward": [],
         "learner": [],

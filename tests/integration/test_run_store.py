@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_a_record_that_cannot_be_read_keeps_no_other_run_from_being_served(tmp_p
     record.write_text("" if damage == "empty" else broken)
     assert [run.id for run in RunStore(tmp_path).all()] == ["run-2"]
     assert (tmp_path / "run-1" / "events.jsonl").is_file(), "nothing is deleted"
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_who_should_own_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        StorageError, match=rf"cannot be written by user {os.getuid()}, group \d+: Not a directory; give"
+    ):
+        RunStore(tmp_path / "file" / "runs")
 
 
 def test_a_run_that_was_paused_is_starting_until_it_is_taken_up(tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.kubernetes.tools import CACHE, PROJECT, require
+from tests.kubernetes.tools import CACHE, PROJECT, SCHEMAS, require
 
 CHART = PROJECT / "helm" / "syncline"
 VALUES = Path(__file__).parent / "values"
@@ -55,6 +58,28 @@ def render_text(
 def render(*files: Path, **options: Any) -> list[Manifest]:
     """The manifests. Raises Refused."""
     return [document for document in yaml.load_all(render_text(*files, **options), yaml.CSafeLoader) if document]
+
+
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}
+"""Kinds of operators, which the schemas of Kubernetes do not know."""
+
+
+def validate(manifests: list[Manifest], kubernetes: str) -> int:
+    """Hold manifests against the schemas of a version of Kubernetes; how many it knows. Raises for one that differs."""
+    validator = _validator()
+    known = [manifest for manifest in manifests if manifest["kind"] not in CUSTOM]
+    for manifest in known:
+        validator.validate(manifest, kubernetes, strict=True)
+    return len(known)
+
+
+@cache
+def _validator() -> Any:
+    sys.path.insert(0, str(require(SCHEMAS)))
+    try:
+        return importlib.import_module("kubernetes_validate")
+    finally:
+        sys.path.remove(str(SCHEMAS))
 
 
 def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:

@@ -93,6 +93,17 @@ class Release:
         self.helm("upgrade", NAME, str(CHART), *self.values, "--wait", "--timeout=8m", *options)
 
     @property
+    def revision(self) -> int:
+        """Number of the newest one."""
+        return int(json.loads(self.helm("history", NAME, "--max=1", "--output=json"))[-1]["revision"])
+
+    def stored_replicas(self, *, revision: int) -> int:
+        """Generators that the manifest of a revision asks for."""
+        manifests = yaml.safe_load_all(self.helm("get", "manifest", NAME, f"--revision={revision}"))
+        found = [one for one in manifests if one and one["kind"] == "StatefulSet"]
+        return next(int(one["spec"]["replicas"]) for one in found if one["metadata"]["name"] == GENERATORS)
+
+    @property
     def values(self) -> list[str]:
         """Options for Helm: the chart's CPU values, and what makes them small enough for tests."""
         return ["--values", str(CPU), "--values", str(self._values)]

@@ -19,7 +19,8 @@ CASES = Path(__file__).parent / "alerts" / "cases.yaml"
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rules as Prometheus reads them: what is inside of the chart's PrometheusRule."""
-    manifests = render(DEFAULT, values={"monitoring": {"alerts": {"enabled": True}}})
+    scraped = {"metricsFrom": [{"namespaceSelector": {}}]}
+    manifests = render(DEFAULT, values={"monitoring": {"alerts": {"enabled": True}}, "networkPolicy": scraped})
     file = tmp_path_factory.mktemp("alerts") / "rules.yaml"
     file.write_text(yaml.safe_dump(find(manifests, "PrometheusRule", "rl-syncline")["spec"]))
     return file
@@ -49,8 +50,9 @@ def test_every_alert_has_a_case(rules: Path) -> None:
 
 
 def test_alerts_ask_for_metrics_that_there_are(rules: Path) -> None:
-    offered = {of_the_coordinator.RUNS, of_the_coordinator.MEMBERS, of_the_coordinator.DROPPED_GROUPS}
-    names = {sample for metric in (*offered, of_rewards.VERDICTS) for sample in (metric._name, f"{metric._name}_total")}
+    asked_for = ("RUNS", "MEMBERS", "DROPPED_GROUPS", "STEPS", "PODS_NOT_READY", "REDIS_MEMORY")
+    offered = {of_rewards.VERDICTS, *(getattr(of_the_coordinator, name) for name in asked_for)}
+    names = {sample for metric in offered for sample in (metric._name, f"{metric._name}_total")}
     for group in yaml.safe_load(rules.read_text())["groups"]:
         for rule in group["rules"]:
             asked = {word for word in rule["expr"].replace("{", " ").replace("(", " ").split() if "syncline_" in word}

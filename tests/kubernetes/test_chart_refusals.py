@@ -24,15 +24,27 @@ FAILS = {
     "redis.external.url=redis://a:1 redis.auth.password=b": "leave redis.auth alone",
     "redis.external.url=redis://:secret@a:1": "put the URL into a secret",
     "redis.persistence.existingClaim=a redis.persistence.storageClass=b": "redis.persistence has both",
+    "redis.persistence.enabled=false redis.persistence.existingClaim=a": "set it to true, or leave existingClaim",
+    "redis.external.existingSecret=a": "set redis.external.port to that of its URL",
     "auth.token=a auth.existingSecret=b": "set auth.token or auth.existingSecret, not both",
     "inference.tensorParallelism=4 inference.gpu.count=2": "set inference.gpu.count to at least as many",
     "judge.enabled=true": "set judge.model to a folder",
     "rewardModel.enabled=true": "set rewardModel.model to a folder",
     "inference.autoscaling.kind=hpa inference.autoscaling.minReplicas=9": "minReplicas is above maxReplicas",
     "inference.autoscaling.kind=keda": "set inference.autoscaling.prometheusAddress",
-    "coordinator.ingress.enabled=true": "set coordinator.ingress.host",
-    "coordinator.httpRoute.enabled=true": "set coordinator.httpRoute.parentRefs",
+    "coordinator.ingress.enabled=true networkPolicy.enabled=false": "set coordinator.ingress.host",
+    "coordinator.httpRoute.enabled=true networkPolicy.enabled=false": "set coordinator.httpRoute.parentRefs",
     "learner.ranksPerNode=4 learner.gpu.count=2": "set it to 0 to have one for each",
+    "inference.gpu.resourceName=nvidia.com/mig-1g.10gb inference.gpu.count=2": "set inference.gpu.count to 1",
+    "learner.gpu.resourceName=nvidia.com/mig-1g.10gb learner.gpu.count=2": "set learner.gpu.count to 1",
+    "coordinator.ingress.enabled=true coordinator.ingress.host=a": "set coordinator.networkPolicy.ingressFrom to",
+    "coordinator.httpRoute.enabled=true": "httpRoute.enabled is true, but the network policy lets nobody in",
+    "coordinator.service.type=LoadBalancer": "service.type is LoadBalancer, but the network policy lets nobody in",
+    "coordinator.service.type=NodePort": "set coordinator.networkPolicy.ingressFrom to",
+    "monitoring.serviceMonitor.enabled=true": "set networkPolicy.metricsFrom to where Prometheus is",
+    "monitoring.alerts.enabled=true": "set networkPolicy.metricsFrom to where Prometheus is",
+    "inference.autoscaling.kind=hpa": "inference.autoscaling.kind is hpa, but the network policy lets nobody scrape",
+    "inference.env=twice": "inference.env names a variable twice",
 }
 NOT_IN_THE_SCHEMA = [
     "inference.gpu.count=-1",
@@ -47,6 +59,15 @@ NOT_IN_THE_SCHEMA = [
     "inference.replicas=many",
     "inference.autoscaling.kind=often",
     "redis.auth.password=a/b",
+    "redis.external.url=unix:///redis.sock",
+    "redis.maxMemory=lots",
+    "redis.persistence.size=lots",
+    "storage.runs.size=1TB",
+    "storage.runs.size=-1Gi",
+    "inference.sharedMemory=huge",
+    "learner.env=number",
+    "learner.resources.requests.cpu=-1",
+    "learner.resources.limits.memory=64GB",
 ]
 
 
@@ -54,7 +75,13 @@ def values_of(text: str) -> dict[str, Any]:
     """`a.b=1 c=x` as nested values, over the defaults of the tests."""
     values: dict[str, Any] = {}
     for path, _, value in (one.partition("=") for one in text.split()):
-        typed = int(value) if value.lstrip("-").isdigit() else {"true": True}.get(value, value)
+        words = {
+            "true": True,
+            "false": False,
+            "twice": [{"name": "A"}, {"name": "A"}],
+            "number": [{"name": "A", "value": 1}],
+        }
+        typed = int(value) if value.lstrip("-").isdigit() else words.get(value, value)
         values = nested(path, typed, values)
     return values
 

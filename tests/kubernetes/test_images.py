@@ -1,4 +1,4 @@
-"""The images: clean Dockerfiles, and two of them built and run for real."""
+"""The images: clean Dockerfiles, and three of them built and run for real."""
 
 from __future__ import annotations
 
@@ -47,25 +47,35 @@ def test_an_image_runs_as_a_numbered_user_and_can_be_asked_how_it_is(service: st
 def buildah() -> Iterator[Buildah]:
     """A storage for this module. Its folder is not pytest's, whose paths are too long for overlay mounts."""
     with tempfile.TemporaryDirectory(prefix="syncline-images-") as name:
-        yield Buildah.create(Path(name))
+        storage = Buildah.create(Path(name))
+        yield storage
+        storage("rm", "--all")  # a build may leave a stage mounted
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the two images install, so that their builds need no network and no settings of this machine's pip.
+    """What the three images install, so that their builds need no network and no settings of this machine's pip.
 
     The lock chooses the versions. It is for newer Pythons than Debian's 3.11.2, for which redis wants async-timeout.
     """
     folder = tmp_path_factory.mktemp("wheels")
     lock = PROJECT / "docker/requirements-cpu.lock"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), "--constraint", str(lock)]
-    wanted = [f"{PROJECT}[coordinator,reward]", "hatchling", "async-timeout"]
+    wanted = [f"{PROJECT}[coordinator,reward,learner]", "hatchling", "async-timeout"]
     done = subprocess.run([*command, *wanted], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
-@pytest.fixture(scope="module", params=["reward", "coordinator"])
+HOLDS = {"reward": {"math-verify"}, "coordinator": {"transformers"}, "learner": {"torch", "transformers"}}
+HOLDS_NOT = {
+    "reward": {"torch", "vllm", "triton", "transformers"},
+    "coordinator": {"torch", "vllm", "triton", "math-verify"},
+    "learner": {"vllm", "triton", "math-verify", "fastapi"},
+}
+
+
+@pytest.fixture(scope="module", params=HOLDS)
 def service(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -118,15 +128,15 @@ def test_an_image_answers_its_health_check_and_leaves_on_sigterm(
         assert container.stop() == 0, container.log.read_text()
 
 
-def test_an_image_holds_what_its_service_asks_for_and_no_torch(service: str, image: str, buildah: Buildah) -> None:
+def test_an_image_holds_what_its_service_asks_for_and_no_more(service: str, image: str, buildah: Buildah) -> None:
     holder = buildah("from", "--pull-never", image)
     inside = ("run", "--isolation", "chroot", holder, "--")
     listed = buildah(*inside, "python3", "-m", "pip", "list", "--format=json")
     identity = buildah(*inside, "id", "-u")
     buildah("rm", holder)
     packages = {package["name"].lower() for package in json.loads(listed)}
-    assert {"syncline", "math-verify" if service == "reward" else "transformers"} <= packages
-    assert not packages & {"torch", "vllm", "triton", "transformers" if service == "reward" else "math-verify"}
+    assert {"syncline"} | HOLDS[service] <= packages
+    assert not packages & HOLDS_NOT[service]
     assert ("boto3" in packages) == (service != "reward"), "the reward service has nothing to do with an object store"
     assert identity == "10001"
 

@@ -105,6 +105,38 @@ async def test_two_pods_are_one_learner_which_outlives_one_of_them(
             assert kinds(again)[-1] == "finished 2"
 
 
+async def test_the_pod_of_rank_0_dies_and_the_pods_meet_anew(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "seed", seed=0, hidden=16, layers=1, heads=1)
+    spec = spec_of(model, steps=2, prompts_per_step=4, sync={"period": 1})
+    pods = Pods(redis_url, tmp_path)
+    async with pods.pod(0) as first, _kept(pods, 1):
+        member = await Torchrun(first, redis, pods.log(0)).registered()
+        await kill(first)  # with it goes what the ranks meet at
+        async with pods.pod(0) as again:
+            learner = Torchrun(again, redis, pods.log(0))
+            await _another(learner, than=member.pid)
+            events: list[Any] = await learner.train(spec, groups_of(spec, range(2)), run_dir=tmp_path / "run")
+            assert kinds(events)[-1] == "finished 2"
+
+
+@asynccontextmanager
+async def _kept(pods: Pods, ordinal: int) -> AsyncIterator[None]:
+    """A pod whose container is started again when it ends, as a kubelet does."""
+
+    async def keep() -> None:
+        while True:
+            async with pods.pod(ordinal) as pod:
+                await pod.wait()
+            await asyncio.sleep(1.0)
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
 async def _another(learner: Torchrun, *, than: int) -> None:
     """Wait until the ranks have met anew: rank 0 is another process then."""
     async with asyncio.timeout(240):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,50 +17,109 @@ from redis.exceptions import AuthenticationError, ConnectionError
 from services.local import valkey
 from tests.kubernetes.chart import DEFAULT, environment, find, render
 from tests.kubernetes.free_port import free_port
+from tests.kubernetes.tools import missing
 
 NAME = "rl-syncline-redis"
 PASSWORD = "the-password"
 
 
-def test_redis_asks_for_its_password_and_keeps_what_it_is_told(tmp_path: Path) -> None:
-    manifests = render(DEFAULT)
-    (container,) = find(manifests, "StatefulSet", NAME)["spec"]["template"]["spec"]["containers"]
-    assert "secretKeyRef" in environment(container)["REDISCLI_AUTH"]
-    port = free_port()
-    settings = find(manifests, "ConfigMap", NAME)["data"]["redis.conf"]
-    (tmp_path / "redis.conf").write_text(settings.replace("dir /data", f"dir {tmp_path}") + f"port {port}\n")
-    (tmp_path / "tmp").mkdir()
-    *shell, script = container["command"]
-    script = script.replace("/etc/redis", str(tmp_path)).replace("/tmp/redis", f"{tmp_path}/tmp/redis")
+class Pod:
+    """The container of Redis on this machine: its command, its settings, its variables. It keeps its data."""
 
-    server = Path(valkey.command(tmp_path)[0])
-    variables = {"PATH": f"{server.parent}:{os.environ['PATH']}", "REDISCLI_AUTH": PASSWORD}
-    process = subprocess.Popen([*shell, script], env=variables, stdout=subprocess.DEVNULL)
-    try:
-        client = Redis(port=port, password=PASSWORD)
-        until_it_answers(client, process)
+    def __init__(self, folder: Path, *, port: int = 6379) -> None:
+        manifests = render(DEFAULT)
+        (self._container,) = find(manifests, "StatefulSet", NAME)["spec"]["template"]["spec"]["containers"]
+        assert "secretKeyRef" in environment(self._container)["REDISCLI_AUTH"]
+        settings = find(manifests, "ConfigMap", NAME)["data"]["redis.conf"]
+        (folder / "redis.conf").write_text(settings.replace("dir /data", f"dir {folder}") + f"port {port}\n")
+        (folder / "tmp").mkdir()
+        self._folder = folder
+        server = Path(valkey.command(folder)[0])
+        self._variables = {"PATH": f"{server.parent}:{os.environ['PATH']}", "REDISCLI_AUTH": PASSWORD}
+        self.client = Redis(port=port, password=PASSWORD)
+
+    @contextmanager
+    def running(self, *within: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The container, `within` some other command."""
+        *shell, script = self._container["command"]
+        script = script.replace("/etc/redis", str(self._folder)).replace("/tmp/redis", f"{self._folder}/tmp/redis")
+        command = [*within, *shell, script]
+        process = subprocess.Popen(command, env=self._variables, stdout=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def probe(self, within: list[str], **variables: str) -> int:
+        """Exit code of the probe's own command."""
+        (command,) = {tuple(self._container[f"{kind}Probe"]["exec"]["command"]) for kind in ("readiness", "liveness")}
+        environment = {"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": PASSWORD, **variables}
+        return subprocess.run([*within, *command], env=environment, capture_output=True, timeout=30).returncode
+
+
+def test_redis_asks_for_its_password_and_keeps_what_it_is_told(tmp_path: Path) -> None:
+    port = free_port()
+    pod = Pod(tmp_path, port=port)
+    with pod.running() as process:
+        until_it_answers(pod.client, process)
         with pytest.raises(AuthenticationError):
             Redis(port=port).ping()
-        assert client.config_get("appendonly", "maxmemory-policy", "maxmemory") == {
+        assert pod.client.config_get("appendonly", "maxmemory-policy", "maxmemory") == {
             "appendonly": "yes",
             "maxmemory-policy": "noeviction",
             "maxmemory": str(1 << 30),
         }
         assert PASSWORD not in Path(f"/proc/{process.pid}/cmdline").read_text()
         assert (tmp_path / "tmp/redis.conf").stat().st_mode & 0o077 == 0
-        client.close()
-    finally:
+        pod.client.xadd("work", {"payload": "kept"})
         process.terminate()
         assert process.wait(timeout=20) == 0  # the server itself is the pod's first process: SIGTERM reaches it
 
 
+def test_a_redis_that_is_killed_comes_back_with_its_work(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, port=free_port())
+    with pod.running() as process:
+        until_it_answers(pod.client, process)
+        pod.client.xadd("work", {"payload": "kept"})
+        pod.client.xgroup_create("work", "workers", "0")
+        pod.client.xreadgroup("workers", "one", {"work": ">"})
+        process.kill()
+        process.wait()
+    with pod.running() as process:
+        until_it_answers(pod.client, process)
+        assert pod.client.xlen("work") == 1
+        assert pod.client.xpending("work", "workers")["pending"] == 1  # also who had it
+
+
+def test_the_probe_is_one_that_a_client_of_redis_7_understands(tmp_path: Path) -> None:
+    """The probe's own command, with Debian's redis-cli 7.0, against the port that it asks: in a network of its own."""
+    if shutil.which("redis-cli") is None:
+        missing("redis-cli is not installed; on Debian: apt-get install redis-tools")
+    if os.geteuid() != 0:
+        missing("a network of its own needs root")
+    pod = Pod(tmp_path)
+    network = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "in-a-network"]
+    with pod.running(*network) as process:
+        beside = ["nsenter", "--net", f"--target={process.pid}"]
+        until(lambda: pod.probe(beside) == 0, process)
+        assert pod.probe(beside, REDISCLI_AUTH="another") != 0
+    with pod.running("unshare", "--net", "--", "sleep", "60") as process:
+        assert pod.probe(["nsenter", "--net", f"--target={process.pid}"]) != 0  # nobody listens
+
+
 def until_it_answers(client: Redis, process: subprocess.Popen[bytes]) -> None:
+    def answers() -> bool:
+        with suppress(ConnectionError):
+            return bool(client.ping())
+        return False
+
+    until(answers, process)
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 30.0
-    while True:
-        try:
-            client.ping()
-            return
-        except ConnectionError:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.kubernetes.kubelet.container import has_memory_limits
 from tests.kubernetes.kubelet.network import Network
 from tests.kubernetes.kubelet.node import Kubelet, Node, remove_folder
 from tests.kubernetes.release import FULL_NAME, GENERATORS, IMAGES, NAME, Release
+from tests.kubernetes.tools import missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
@@ -78,6 +81,25 @@ def test_an_installed_release_trains(release: Release) -> None:
     assert all(pod["ready"] and pod["registered"] in (True, None) for pod in pods.values())
 
 
+def seconds_from_ready_to_the_first_group(release: Release, names: list[str]) -> dict[str, float]:
+    """Wait for pods to be ready and for their generators to have made a group; how long each had to wait."""
+    ready_at: dict[str, float] = {}
+    worked_at: dict[str, float] = {}
+
+    def all_have_worked() -> bool:
+        fleet, now = release.ask("/v1/fleet"), time.monotonic()
+        for pod in fleet.get("pods", ()):
+            if pod["ready"]:
+                ready_at.setdefault(pod["name"], now)
+        for member in fleet.get("inference", ()):
+            if member["groups_total"] > 0:
+                worked_at.setdefault(member["id"], now)
+        return set(names) <= ready_at.keys() & worked_at.keys()
+
+    release.until(all_have_worked, what=f"{', '.join(names)} to be ready and to work")
+    return {name: worked_at[name] - ready_at[name] for name in names}
+
+
 def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
     endless = spec(steps=100_000, sync={"period": 2, "lag": 0})
     run_id = release.submit(endless)
@@ -85,9 +107,10 @@ def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
 
     # When kubectl asks for three, then the new ones get the weights and work
     release.kubectl("scale", "statefulset", GENERATORS, "--replicas=3")
-    release.until(lambda: len(release.serving()) == 3, what="three generators that serve")
     joiners = [f"{GENERATORS}-{ordinal}" for ordinal in (1, 2)]
-    release.until(lambda: all(release.serving()[name]["groups_total"] > 0 for name in joiners), what="joiners to work")
+    waits = seconds_from_ready_to_the_first_group(release, joiners)
+    assert max(waits.values()) < 15.0, waits
+    release.until(lambda: len(release.serving()) == 3, what="three generators that serve")
     assert release.run(run_id)["state"] == "running"
     assert release.ask("/v1/fleet")["replicas"] == 3
 
@@ -109,6 +132,7 @@ def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
     run_id = release.submit(endless)
     release.at_step(run_id, 2)
     release.control_plane.freeze()
+    away_since = time.monotonic()
     try:
         step = release.run(run_id)["progress"]["step"]
         release.until(
@@ -117,6 +141,8 @@ def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
         release.at_step(run_id, step + 10)
         assert release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 503
         assert release.ask("/readyz") == {"status": "ready"}
+        release.until(lambda: time.monotonic() - away_since > 60.0, what="a minute to pass")
+        release.at_step(run_id, release.run(run_id)["progress"]["step"] + 10)
     finally:
         release.control_plane.thaw()
     release.until(lambda: release.ask("/v1/fleet")["pods_trouble"] == "", what="the watch to be back")
@@ -125,17 +151,53 @@ def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
     end_after_exact_steps(release, run_id, endless)
 
 
-def test_a_rolling_upgrade_and_a_rollback_in_mid_run(release: Release) -> None:
+def uids(release: Release, component: str = "") -> dict[str, str]:
+    """Pods by name, but for those of the quickstart's job."""
+    pods = release.pods(component)
+    return {name: pod["metadata"]["uid"] for name, pod in pods.items() if "quickstart" not in name}
+
+
+def test_a_rolling_upgrade_in_mid_run_leaves_a_generator_at_work_at_any_time(release: Release) -> None:
+    """A new generator counts only when it serves; so the next one is not replaced before."""
+    offline = spec(steps=100_000, sync={"period": "never", "lag": 0})  # nobody is seen to load but newcomers
+    run_id = release.submit(offline)
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
+    release.until(lambda: len(release.serving()) == 2, what="two generators that serve")
+    release.at_step(run_id, 2)
+    before, serving = uids(release, "inference"), []
+    with ThreadPoolExecutor(1) as helper:
+        upgrade = helper.submit(release.upgrade, "--set=inference.podAnnotations.round=second")
+        while not upgrade.done():
+            if fleet := release.ask("/v1/fleet"):
+                serving.append([member["id"] for member in fleet["inference"] if member["phase"] == "serving"])
+            time.sleep(0.1)
+        upgrade.result()
+    after = uids(release, "inference")
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())  # each pod was replaced
+    assert min(map(len, serving)) == 1, "one at a time, and never both"
+    end_after_exact_steps(release, run_id, offline)
+
+
+def test_an_upgrade_of_everything_and_a_rollback_in_mid_run(release: Release) -> None:
     endless = spec(steps=100_000, sync={"period": 2, "lag": 0})
     run_id = release.submit(endless)
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
     release.at_step(run_id, 2)
-    before = {name: pod["metadata"]["uid"] for name, pod in release.pods("inference").items()}
-    release.upgrade("--set=inference.podAnnotations.round=second")
-    after = {name: pod["metadata"]["uid"] for name, pod in release.pods("inference").items()}
-    assert after.keys() == before.keys()
-    assert after != before  # each pod was replaced
+    before = uids(release)
+    release.upgrade("--set=logLevel=DEBUG", "--set=redis.podAnnotations.round=second")
+    after = uids(release)
+    assert len(after) == len(before) == 6
+    assert not set(after.values()) & set(before.values())
+    release.until(lambda: release.run(run_id)["state"] == "running", what="the run to go on")
+    release.at_step(run_id, release.run(run_id)["progress"]["step"] + 4)
+
+    # A rollback brings the number of generators that the earlier manifest held, and kubectl the one that is wanted
+    stored = release.stored_replicas(revision=release.revision - 1)
     release.helm("rollback", NAME, "--wait", "--timeout=8m")
-    # Then the run has gone on through both, and goes on
+    release.until(lambda: release.ask("/v1/fleet").get("replicas") == stored, what="the number of that revision")
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
+    release.until(lambda: len(release.serving()) == 2, what="two generators again")
     release.at_step(run_id, release.run(run_id)["progress"]["step"] + 4)
     end_after_exact_steps(release, run_id, endless)
 
@@ -179,16 +241,42 @@ def test_pods_that_do_not_work_show_in_the_fleet_and_in_the_run(
     release.kubectl("scale", "statefulset", GENERATORS, "--replicas=3")
     release.until(lambda: "Insufficient nvidia.com/gpu" in release.run(run_id)["reason"], what="the next one to wait")
     release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
-
-    # One that the kernel kills for its memory says so, between its restarts
-    if has_memory_limits():
-        little = {"memory": "48Mi"}
-        container["resources"] = {"limits": {"nvidia.com/gpu": "8", **little}, "requests": little}
-        release.patch(GENERATORS, {"template": {"spec": {"containers": [container]}}})
-        release.kubectl("delete", "pod", name)
-        release.until(lambda: "OOMKilled" in release.run(run_id)["reason"], what="the run to tell of the memory")
-        assert release.run(run_id)["state"] == "running"
     assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
+
+
+def test_a_generator_that_is_killed_for_its_memory_says_so_between_its_restarts(patched_release: Release) -> None:
+    if not has_memory_limits():
+        missing(
+            "limiting memory needs root and cgroup v1's memory controller at /sys/fs/cgroup/memory (hybrid will do)"
+        )
+    release = patched_release
+    run_id = release.submit(spec(steps=100_000))
+    release.at_step(run_id, 1)
+    little = {"name": "inference", "resources": {"limits": {"memory": "48Mi"}, "requests": {"memory": "48Mi"}}}
+    release.patch(GENERATORS, {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}})  # leave the first alone
+    release.patch(GENERATORS, {"template": {"spec": {"containers": [little]}}})
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=2")
+    release.until(lambda: "OOMKilled" in release.run(run_id)["reason"], what="the run to tell of the memory")
+    assert release.run(run_id)["state"] == "running"
+    assert release.api.post(f"/v1/runs/{run_id}:cancel").status_code == 200
+
+
+@pytest.fixture
+def own_engine(release: Release) -> Iterator[Release]:
+    """With the engine and the memory limits that values-cpu.yaml itself gives the generators."""
+    release.upgrade("--set=inference.engine=vllm")
+    yield release
+    release.upgrade()
+
+
+def test_the_cpu_values_train_with_their_own_engine(own_engine: Release) -> None:
+    release = own_engine
+    small = spec(steps=4)
+    run_id = release.submit(small)
+    release.finish(run_id)
+    assert_trained_exactly_once(release, run_id, small)  # type: ignore[arg-type]
+    (generator,) = release.serving().values()
+    assert generator["engine"] == "vllm"
 
 
 def test_uninstalling_keeps_the_checkpoints_and_the_next_installation_finds_them(release: Release) -> None:
@@ -202,5 +290,5 @@ def test_uninstalling_keeps_the_checkpoints_and_the_next_installation_finds_them
     # When the chart is installed again, then the run is there, and another one can start where it ended
     release.install()
     assert release.run(run_id)["state"] == "succeeded"
-    second = release.submit(spec(steps=2, model={"path": f"run://{run_id}/final"}))
+    second = release.submit(spec(steps=4, model={"path": f"run://{run_id}/final"}))
     release.finish(second)

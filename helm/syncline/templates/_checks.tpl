@@ -33,12 +33,31 @@
 {{- if and .external.url (regexMatch "@" .external.url) }}
 {{- fail "redis.external.url holds a password, which everybody who may see the pods could read: put the URL into a secret and name it in redis.external.existingSecret" }}
 {{- end }}
+{{- if and .external.existingSecret (not .external.port) }}
+{{- fail "redis.external.existingSecret hides the port from the network policies: set redis.external.port to that of its URL" }}
+{{- end }}
+{{- if and (not .persistence.enabled) (or .persistence.existingClaim .persistence.storageClass) }}
+{{- fail "redis.persistence.enabled is false, so its claim would be taken by nobody: set it to true, or leave existingClaim and storageClass empty" }}
+{{- end }}
 {{- if and .persistence.existingClaim .persistence.storageClass }}
 {{- fail "redis.persistence has both a claim and a class: set existingClaim to use a claim of yours, or storageClass to get a new one" }}
 {{- end }}
 {{- end }}
 {{- if and .Values.auth.token .Values.auth.existingSecret }}
 {{- fail "the REST token has two sources: set auth.token or auth.existingSecret, not both" }}
+{{- end }}
+{{- range $name := list "coordinator" "inference" "reward" "learner" "redis" "judge" "rewardModel" }}
+{{- $names := list }}
+{{- range (index $.Values $name).env }}{{ $names = append $names .name }}{{ end }}
+{{- if ne (len $names) (len (uniq $names)) }}
+{{- fail (printf "%s.env names a variable twice, which no cluster takes: keep one of them" $name) }}
+{{- end }}
+{{- end }}
+{{- range $name := list "inference" "learner" "judge" "rewardModel" }}
+{{- $gpu := (index $.Values $name).gpu }}
+{{- if and (contains "/mig-" $gpu.resourceName) (gt (int $gpu.count) 1) }}
+{{- fail (printf "%s.gpu asks for %d MIG slices, and slices cannot work together: set %s.gpu.count to 1, or take whole GPUs" $name (int $gpu.count) $name) }}
+{{- end }}
 {{- end }}
 {{- range $name := list "inference" "judge" "rewardModel" }}
 {{- $values := index $.Values $name }}
@@ -60,6 +79,7 @@
 {{- fail "inference.autoscaling.kind is keda, which asks Prometheus: set inference.autoscaling.prometheusAddress, as in http://prometheus.monitoring:9090" }}
 {{- end }}
 {{- end }}
+{{- include "syncline.networkChecks" . }}
 {{- if and .Values.coordinator.ingress.enabled (not .Values.coordinator.ingress.host) }}
 {{- fail "coordinator.ingress.enabled is true, but there is no host: set coordinator.ingress.host" }}
 {{- end }}
@@ -68,5 +88,27 @@
 {{- end }}
 {{- if and (gt (int .Values.learner.ranksPerNode) 1) (gt (int .Values.learner.gpu.count) 0) (gt (int .Values.learner.ranksPerNode) (int .Values.learner.gpu.count)) }}
 {{- fail "learner.ranksPerNode is above learner.gpu.count, and a rank has a GPU of its own: set it to 0 to have one for each" }}
+{{- end }}
+{{- end }}
+
+{{/* What is asked to be reached from outside, and is then closed by a network policy. */}}
+{{- define "syncline.networkChecks" -}}
+{{- if .Values.networkPolicy.enabled }}
+{{- with .Values.coordinator }}
+{{- $open := list }}
+{{- if .ingress.enabled }}{{ $open = append $open "ingress.enabled is true" }}{{ end }}
+{{- if .httpRoute.enabled }}{{ $open = append $open "httpRoute.enabled is true" }}{{ end }}
+{{- if ne .service.type "ClusterIP" }}{{ $open = append $open (printf "service.type is %s" .service.type) }}{{ end }}
+{{- if and $open (not .networkPolicy.ingressFrom) }}
+{{- fail (printf "coordinator.%s, but the network policy lets nobody in: set coordinator.networkPolicy.ingressFrom to who comes, as in [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}] or, for clients outside of the cluster, [{ipBlock: {cidr: 10.0.0.0/8}}]" (first $open)) }}
+{{- end }}
+{{- end }}
+{{- $scraped := list }}
+{{- if .Values.monitoring.serviceMonitor.enabled }}{{ $scraped = append $scraped "monitoring.serviceMonitor.enabled is true" }}{{ end }}
+{{- if .Values.monitoring.alerts.enabled }}{{ $scraped = append $scraped "monitoring.alerts.enabled is true" }}{{ end }}
+{{- if ne .Values.inference.autoscaling.kind "none" }}{{ $scraped = append $scraped (printf "inference.autoscaling.kind is %s" .Values.inference.autoscaling.kind) }}{{ end }}
+{{- if and $scraped (not .Values.networkPolicy.metricsFrom) }}
+{{- fail (printf "%s, but the network policy lets nobody scrape metrics: set networkPolicy.metricsFrom to where Prometheus is, as in [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" (first $scraped)) }}
+{{- end }}
 {{- end }}
 {{- end }}

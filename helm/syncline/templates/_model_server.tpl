@@ -36,25 +36,9 @@ spec:
           ports:
             - name: http
               containerPort: 8000
+              protocol: TCP
           env:
-            - name: HOME # caches of vLLM, Triton and torch
-              value: /tmp
-            - name: USER # vLLM's image has no name for our user id, and torch asks for it
-              value: syncline
-            - name: HF_HUB_OFFLINE
-              value: "1"
-            - name: VLLM_NO_USAGE_STATS
-              value: "1"
-            {{- with $values.existingSecret }}
-            - name: VLLM_API_KEY
-              valueFrom:
-                secretKeyRef:
-                  name: {{ . }}
-                  key: {{ $values.existingSecretKey }}
-            {{- end }}
-            {{- with $values.env }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
+            {{- include "syncline.environment" (dict "c" . "own" (include "syncline.env.modelServer" .)) | nindent 12 }}
           {{- include "syncline.probes" . | trim | nindent 10 }}
           volumeMounts:
             {{- include "syncline.mounts" . | nindent 12 }}
@@ -73,5 +57,6 @@ spec:
   ports:
     - name: http
       port: 8000
+      protocol: TCP
       targetPort: http
 {{- end }}

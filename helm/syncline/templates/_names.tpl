@@ -81,6 +81,21 @@ labels:
 {{ if or .Values.redis.external.url .Values.redis.external.existingSecret }}true{{ end }}
 {{- end }}
 
+{{/* Port of an external Redis: the given one, else that of the URL, which is 6379 where it names none. */}}
+{{- define "syncline.redisPort" -}}
+{{- with .Values.redis.external -}}
+{{ .port | default (regexFind "[0-9]+$" (regexFind ":[0-9]+$" (urlParse .url).host)) | default 6379 }}
+{{- end }}
+{{- end }}
+
+{{/* What chooses the number of generators, in words; empty where that is `kubectl scale`. */}}
+{{- define "syncline.autoscaler" -}}
+{{- $kind := .Values.inference.autoscaling.kind -}}
+{{- if ne $kind "none" -}}
+{{ ternary "HorizontalPodAutoscaler" "ScaledObject" (eq $kind "hpa") }} {{ include "syncline.fullname" . }}-inference
+{{- end }}
+{{- end }}
+
 {{- define "syncline.claim" -}}
 {{- $storage := index .root.Values.storage .volume -}}
 {{ $storage.existingClaim | default (printf "%s-%s" (include "syncline.fullname" .root) .volume) }}

@@ -20,6 +20,9 @@ metadata:
   {{- include "syncline.metadata" . | nindent 2 }}
 spec:
   maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  {{- if semverCompare ">=1.27-0" .root.Capabilities.KubeVersion.Version }}
+  unhealthyPodEvictionPolicy: AlwaysAllow # a pod that does not work must not block the draining of its node
+  {{- end }}
   selector:
     matchLabels:
       {{- include "syncline.selector" . | nindent 6 }}
@@ -40,9 +43,11 @@ spec:
   ports:
     - name: grpc
       port: 50051
+      protocol: TCP
       targetPort: grpc
     - name: metrics
       port: 9090
+      protocol: TCP
       targetPort: metrics
 {{- end }}
 
@@ -77,19 +82,19 @@ spec:
 - from:
     {{- include "syncline.peer" (dict "root" $.root "name" .component) | nindent 4 }}
   {{- with .port }}
-  ports: [{port: {{ . }}}]
+  ports: [{port: {{ . }}, protocol: TCP}]
   {{- end }}
 {{- end }}
 {{- with .values.networkPolicy.ingressFrom }}
 - from:
     {{- toYaml . | nindent 4 }}
-  ports: [{port: {{ $.port }}}]
+  ports: [{port: {{ $.port }}, protocol: TCP}]
 {{- end }}
 {{- if .metricsPort }}
 {{- with .root.Values.networkPolicy.metricsFrom }}
 - from:
     {{- toYaml . | nindent 4 }}
-  ports: [{port: {{ $.metricsPort }}}]
+  ports: [{port: {{ $.metricsPort }}, protocol: TCP}]
 {{- end }}
 {{- end }}
 {{- end }}
@@ -100,13 +105,13 @@ spec:
 - to:
     {{- include "syncline.peer" (dict "root" $.root "name" .component) | nindent 4 }}
   {{- with .port }}
-  ports: [{port: {{ . }}}]
+  ports: [{port: {{ . }}, protocol: TCP}]
   {{- end }}
 {{- end }}
 {{- if .redis }}
 {{- if include "syncline.redisIsExternal" .root }}
 {{- with .root.Values.redis.external }}
-- ports: [{port: {{ .port }}}]
+- ports: [{port: {{ include "syncline.redisPort" $.root }}, protocol: TCP}]
   {{- with .to }}
   to:
     {{- toYaml . | nindent 4 }}
@@ -115,9 +120,13 @@ spec:
 {{- else }}
 - to:
     {{- include "syncline.peer" (dict "root" .root "name" "redis") | nindent 4 }}
-  ports: [{port: 6379}]
+  ports: [{port: 6379, protocol: TCP}]
 {{- end }}
-- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+- ports:
+    {{- range $network.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
   {{- with $network.dnsTo }}
   to:
     {{- toYaml . | nindent 4 }}
@@ -126,7 +135,7 @@ spec:
 {{- if .usesKubernetesApi }}
 - ports:
     {{- range $network.kubernetesApiPorts }}
-    - port: {{ . }}
+    - {port: {{ . }}, protocol: TCP}
     {{- end }}
   {{- with $network.kubernetesApiTo }}
   to:
@@ -134,14 +143,14 @@ spec:
   {{- end }}
 {{- end }}
 {{- if include "syncline.usesS3" . }}
-- ports: [{port: {{ .root.Values.s3.port }}}]
+- ports: [{port: {{ .root.Values.s3.port }}, protocol: TCP}]
   {{- with .root.Values.s3.to }}
   to:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
 {{- if include "syncline.usesHub" . }}
-- ports: [{port: 443}]
+- ports: [{port: 443, protocol: TCP}]
   {{- with .root.Values.hub.to }}
   to:
     {{- toYaml . | nindent 4 }}

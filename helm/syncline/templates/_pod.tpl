@@ -6,9 +6,25 @@ labels:
   {{- with .values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with .values.podAnnotations }}
+{{- with include "syncline.podAnnotations" . | trim }}
 annotations:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/*
+Annotations of the values, and what restarts a pod when something changes that it only reads at its start. `secrets` are
+those given as values; eight digits of a digest tell a change, and are too few to guess a password by.
+*/}}
+{{- define "syncline.podAnnotations" -}}
+{{- with .configuration }}
+checksum/config: {{ sha256sum . }}
+{{- end }}
+{{- with compact (.secrets | default list) }}
+checksum/secrets: {{ join "/" . | sha256sum | trunc 8 | quote }}
+{{- end }}
+{{- with .values.podAnnotations }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -21,8 +37,37 @@ serviceAccountName: {{ include "syncline.name" . }}
 automountServiceAccountToken: {{ .usesKubernetesApi | default false }}
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ add .values.drainSeconds (.preStopSeconds | default 0) 15 }}
+{{- include "syncline.podBasics" . }}
+{{- with .values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- with (.values.gpu | default dict).runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .values.topologySpread }}
+{{- if .enabled }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: {{ .topologyKey }}
+    whenUnsatisfiable: {{ .whenUnsatisfiable }}
+    labelSelector:
+      matchLabels:
+        {{- include "syncline.selector" $ | nindent 8 }}
+{{- end }}
+{{- end }}
+{{- with .values.initContainers }}
+initContainers:
+  {{- range . }}
+  {{- $ours := dict "securityContext" (include "syncline.containerSecurity" $ | fromYaml) }}
+  - {{- toYaml (merge (deepCopy .) (ternary dict $ours (hasKey . "securityContext"))) | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Who a pod is, and where it may run: also those of the quickstart's job. */}}
+{{- define "syncline.podBasics" }}
 securityContext:
-  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+  {{- include "syncline.over" (dict "all" .root.Values.podSecurityContext "own" .values.podSecurityContext) | nindent 2 }}
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
@@ -31,12 +76,6 @@ imagePullSecrets:
 {{- end }}
 {{- with .values.priorityClassName }}
 priorityClassName: {{ . }}
-{{- end }}
-{{- with .values.schedulerName }}
-schedulerName: {{ . }}
-{{- end }}
-{{- with (.values.gpu | default dict).runtimeClassName }}
-runtimeClassName: {{ . }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
@@ -50,30 +89,43 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.topologySpread }}
-{{- if .enabled }}
-topologySpreadConstraints:
-  - maxSkew: 1
-    topologyKey: {{ .topologyKey }}
-    whenUnsatisfiable: {{ .whenUnsatisfiable }}
-    labelSelector:
-      matchLabels:
-        {{- include "syncline.selector" $ | nindent 8 }}
 {{- end }}
+
+{{- define "syncline.containerSecurity" -}}
+{{- $own := .values.containerSecurityContext }}
+{{- include "syncline.over" (dict "all" .root.Values.containerSecurityContext "own" $own) }}
 {{- end }}
+
+{{/* A component's own fields over those of all; null leaves a field out. Sprig's mergeOverwrite would ignore a false. */}}
+{{- define "syncline.over" -}}
+{{- $fields := deepCopy .all }}
+{{- range $name, $value := .own }}
+{{- $_ := set $fields $name $value }}
+{{- end }}
+{{- range $name, $value := $fields }}
+{{- if kindIs "invalid" $value }}{{ $_ := unset $fields $name }}{{ end }}
+{{- end }}
+{{- toYaml $fields }}
 {{- end }}
 
 {{/* Container-level fields but for command, ports, environment, probes and mounts. */}}
 {{- define "syncline.container" -}}
 image: {{ include "syncline.image" . }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+terminationMessagePolicy: FallbackToLogsOnError # so that `kubectl describe pod` shows why it ended
 securityContext:
-  {{- toYaml .root.Values.containerSecurityContext | nindent 2 }}
+  {{- include "syncline.containerSecurity" . | nindent 2 }}
 {{- $resources := deepCopy .values.resources }}
 {{- with .values.gpu }}
 {{- if gt (int .count) 0 }}
 {{- /* Kubernetes asks for equal requests and limits of such resources, and sets the requests itself. */}}
 {{- $_ := set $resources "limits" (merge (dict .resourceName (int .count)) ($resources.limits | default dict)) }}
+{{- end }}
+{{- end }}
+{{- /* Server-side apply on older clusters takes quantities as strings alone. */}}
+{{- range $kind := list "requests" "limits" }}
+{{- range $name, $quantity := (get $resources $kind | default dict) }}
+{{- $_ := set (get $resources $kind) $name (toString $quantity) }}
 {{- end }}
 {{- end }}
 resources:
@@ -108,6 +160,7 @@ lifecycle:
 {{- include "syncline.remoteEnv" . }}
 - name: HOME # caches, of transformers, vLLM, Triton and torch
   value: /tmp
+{{ include "syncline.userEnv" . }}
 {{- include "syncline.redisEnv" .root }}
 {{- end }}
 
@@ -181,18 +234,20 @@ lifecycle:
 {{/* ... and what those with a gRPC server have beside it. */}}
 {{- define "syncline.grpcEnv" -}}
 - name: SYNCLINE_BIND
-  value: 0.0.0.0:50051
+  value: "[::]:50051"
 - name: SYNCLINE_ADVERTISE
   value: $(POD_IP):50051
 - name: SYNCLINE_METRICS_BIND
-  value: 0.0.0.0:9090
+  value: "[::]:9090"
 {{- end }}
 
 {{- define "syncline.grpcPorts" -}}
 - name: grpc
   containerPort: 50051
+  protocol: TCP
 - name: metrics
   containerPort: 9090
+  protocol: TCP
 {{- end }}
 
 {{/* /tmp takes caches and temporary files, as the root file system is read-only. */}}

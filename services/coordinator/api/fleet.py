@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,9 +14,10 @@ from services.coordinator.api.bodies import read_as
 from services.coordinator.fleet import Fleet, describe
 from services.coordinator.runs import Runs
 from services.coordinator.scaling import Scale
+from syncline.errors import SynclineError
 from syncline.spec_part import Part
 from syncline.state import RunState
-from syncline.streams import ping
+from syncline.streams import memory, ping
 
 router = APIRouter(tags=["fleet"])
 
@@ -39,7 +41,8 @@ def scale_of(request: Request) -> Scale:
 @router.get("/v1/fleet", operation_id="getFleet", summary="Live generators, reward services and learners")
 async def get_fleet(request: Request) -> dict[str, Any]:
     """`replicas` is how many generators are wanted, null where nobody knows. `pods` says of each pod whether it has
-    registered and, if not, why; it is empty outside of Kubernetes, and `pods_trouble` says when it may be old."""
+    registered and, if not, why; it is empty outside of Kubernetes, and `pods_trouble` says when it may be old.
+    `pods_missing` says in words when there are fewer than are wanted."""
     fleet = fleet_of(request)
     troubles = fleet.troubles()
     shown: dict[str, Any] = {role: [describe(member) for member in found] for role, found in fleet.roles.items()}
@@ -51,6 +54,7 @@ async def get_fleet(request: Request) -> dict[str, Any]:
         "replicas": await scale_of(request).wanted(),
         "pods": [pods.describe(pod, registered=fleet.knows(pod)) for pod in fleet.cluster.pods.values()],
         "pods_trouble": fleet.cluster.trouble,
+        "pods_missing": fleet.cluster.shortage,
         **shown,
     }
 
@@ -80,8 +84,12 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get("/metrics", operation_id="metrics", summary="Prometheus metrics", tags=["health"])
 async def get_metrics(request: Request) -> Response:
-    for role, found in fleet_of(request).roles.items():
+    fleet = fleet_of(request)
+    for role, found in fleet.roles.items():
         metrics.MEMBERS.labels(role).set(len(found))
+    metrics.observe_pods(fleet.cluster.pods.values())
+    with suppress(SynclineError):
+        metrics.observe_redis(await memory(request.app.state.redis, timeout_s=2.0))
     runs: Runs = request.app.state.runs
     count = runs.count()
     for state in RunState:

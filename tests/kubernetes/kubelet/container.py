@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.kubernetes.tools import PROJECT
 
 _CGROUPS = Path("/sys/fs/cgroup/memory")
-_FROM_THE_MACHINE = ("/usr", "/etc/alternatives", "/etc/ssl", "/dev")
+_FROM_THE_MACHINE = ("/usr", "/etc/alternatives", "/etc/ssl", "/dev", "/sys")
 _FILES = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/mime.types")
 _PYTHON = tuple(dict.fromkeys(path for path in (sys.base_prefix, sys.prefix, str(PROJECT)) if path != "/usr"))
 
@@ -58,7 +58,7 @@ class Container:
     memory_bytes: int
     entrypoint: bool
     """Whether the image's own entry point runs the command: an init that passes signals on."""
-    _process: asyncio.subprocess.Process = field(init=False)
+    _process: asyncio.subprocess.Process | None = field(init=False, default=None)
 
     @property
     def log(self) -> Path:
@@ -88,6 +88,7 @@ class Container:
 
     async def wait(self) -> tuple[int, str]:
         """Exit code, and Kubernetes' word for such an end."""
+        assert self._process is not None, "start comes before wait"
         code = await self._process.wait()
         code = 128 - code if code < 0 else code
         out_of_memory = self._killed_for_memory()
@@ -100,12 +101,14 @@ class Container:
         with suppress(ProcessLookupError):
             if (pid := self.pid) is not None:
                 os.kill(pid, number)
-            elif number is signal.SIGKILL:
+            elif self._process is not None and number is signal.SIGKILL:
                 self._process.kill()
 
     @property
     def pid(self) -> int | None:
         """The container's first process, by this machine's count."""
+        if self._process is None:
+            return None
         with suppress(OSError, ValueError, IndexError):
             outer = self._process.pid
             return int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])

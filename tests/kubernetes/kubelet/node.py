@@ -102,6 +102,9 @@ class Kubelet:
             for task in (*tasks, *self._tasks.values()):
                 task.cancel()
             await asyncio.gather(*tasks, *self._tasks.values(), return_exceptions=True)
+            with suppress(httpx.TransportError):
+                for node in self._nodes:  # else the scheduler places later pods on them, where nobody runs them
+                    await self._api.delete(f"/api/v1/nodes/{node.name}")
 
     async def _repeat(self, turn: Any) -> None:
         while True:
@@ -149,9 +152,11 @@ class Kubelet:
             if pod["spec"].get("nodeName") in {node.name for node in self._nodes}
         }
         for uid, pod in ours.items():
+            if f"end:{uid}" in self._tasks:
+                continue  # its object may be there for a while after its processes have ended
             if uid not in self._lives and pod["status"].get("phase") not in ("Succeeded", "Failed"):
                 self._begin(uid, pod)
-            if "deletionTimestamp" in pod["metadata"] and f"end:{uid}" not in self._tasks:
+            if "deletionTimestamp" in pod["metadata"]:
                 self._tasks[f"end:{uid}"] = asyncio.create_task(self._end(uid, pod))
         for uid in [uid for uid in self._lives if uid not in ours and f"end:{uid}" not in self._tasks]:
             self._lives[uid].kill()  # its object was deleted by force
