@@ -253,6 +253,9 @@ class RunController:
             reports.add_phase(self.run, "starting", time.time() - (self.run.record.started_at or time.time()))
             self.run.apply(RunEvent.TRAIN)
         self.run.emit("message", {"text": f"{loaded.num_parameters:,} parameters, from step {loaded.first_step}"})
+        for skipped in loaded.skipped:
+            goes_on = f"whole ones; the run goes on from step {loaded.first_step}"
+            self.run.emit("warning", {"path": "checkpoints", "problem": skipped, "allowed": goes_on})
         if self.run.record.paused:  # an attempt was lost in a pause; the new learner does not know of it
             await self.pause()
 

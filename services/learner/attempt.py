@@ -134,7 +134,7 @@ class Attempt:
         except asyncio.CancelledError:
             log.info("attempt_stopped", run=self.run_id, step=self.step)
         except SynclineError as error:
-            if self._crew is not None and error is self._crew.loss and error.retryable:
+            if error.retryable:
                 self._cause = error  # not the run's fault: the stream breaks, and the coordinator tries again
             else:
                 self._fail(error)
@@ -166,6 +166,7 @@ class Attempt:
                     num_parameters=trainer.policy.num_parameters(),
                     published=opened.published,
                     missed=history.since(self._request.reported),
+                    skipped=opened.skipped,
                 )
             )
         )

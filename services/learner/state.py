@@ -30,9 +30,11 @@ from services.learner.ranks import Ranks
 from services.learner.step import Trainer
 from syncline import checkpoints
 from syncline.errors import CheckpointError
-from syncline.runspec import RunSpec
+from syncline.runspec import RunSpec, Sync
 
 log = structlog.get_logger()
+PARTS = ("checkpoints", "state", "rollouts")
+"""Folders of a run that the learner writes."""
 _HISTORY = "history.jsonl"
 _SHARD_BYTES = 2 << 30  # see publish: the interpreter lock is held while a file is written
 
@@ -42,17 +44,17 @@ def folder_of(run_dir: Path, step: int) -> Path:
 
 
 def saved_steps(run_dir: Path) -> list[int]:
-    """Steps with a complete state, oldest first."""
-    found = (run_dir / "state").glob("step-[0-9]*")
-    return sorted(int(path.name.removeprefix("step-")) for path in found if (path / checkpoints.MANIFEST).is_file())
+    """Steps with a complete state, oldest first. Raises Unavailable when the storage cannot tell."""
+    return checkpoints.numbered(run_dir / "state", "step-")
 
 
 def save(
     trainer: Trainer, *, run_id: str, spec: RunSpec, run_dir: Path, step: int, history: History | None = None
 ) -> None:
-    """Write the state before `step` and delete all but the newest `checkpoints.keep`; rank 0 has the `history`.
+    """Write the state before `step`; rank 0 has the `history`.
 
-    Raises CheckpointError.
+    What it makes needless is deleted: all but the newest `checkpoints.keep` states, and what was set aside when the
+    run was opened. Raises CheckpointError.
     """
     ranks = trainer.ranks
     about = {"run_id": run_id, "next_step": step, "steps": spec.steps, "sync": spec.sync.model_dump(mode="json")}
@@ -75,25 +77,42 @@ def save(
     def finish() -> None:
         checkpoints.write_folder(folder_of(run_dir, step), write)
         checkpoints.prune([folder_of(run_dir, saved) for saved in saved_steps(run_dir)], keep=spec.checkpoints.keep)
+        for part in PARTS:
+            checkpoints.sweep(run_dir / part, kinds=[checkpoints.ASIDE])
 
     ranks.on_first(finish)
 
 
-def verify(run_dir: Path, step: int, *, run_id: str) -> None:
-    """Check every byte of a state, and that it tells what was trained. Raises CheckpointError."""
-    manifest = checkpoints.verify_folder(folder_of(run_dir, step))
+def verify(run_dir: Path, step: int, *, run_id: str, spec: RunSpec) -> None:
+    """Check every byte of a state, that it tells what was trained, and that `spec` has the same past.
+
+    Raises CheckpointError, and Unavailable when it cannot be read at the moment.
+    """
+    folder = folder_of(run_dir, step)
+    meta = checkpoints.verify_folder(folder).meta
     history_of(run_dir, step)
-    if (manifest.meta.get("run_id"), manifest.meta.get("next_step")) != (run_id, step):
-        raise CheckpointError(f"{folder_of(run_dir, step)} is the state of {dict(manifest.meta)}, not of {run_id}")
+    if (meta.get("run_id"), meta.get("next_step")) != (run_id, step):
+        raise CheckpointError(f"{folder} is the state of {dict(meta)}, not of {run_id}")
+    then = spec.model_copy(update={"sync": Sync.model_validate(meta["sync"])}).schedule()
+    now = spec.schedule()
+    for past in range(step):
+        if (used := then.version_for_step(past)) != (asked := now.version_for_step(past)):
+            differs = f"step {past} on version {used}, and by the sync schedule of the run spec it is {asked}"
+            raise CheckpointError(f"{folder} trained {differs}")
 
 
 def history_of(run_dir: Path, step: int) -> History:
-    """What trained before `step`, of a verified state. Raises CheckpointError when it does not tell all of it."""
+    """What trained before `step`, of a verified state.
+
+    Raises CheckpointError when it does not tell all of it, and Unavailable when it cannot be read at the moment.
+    """
     folder = folder_of(run_dir, step)
     try:
         found = History.parse((folder / _HISTORY).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} does not tell what was trained: it has no {_HISTORY}") from error
     except OSError as error:
-        raise CheckpointError(f"{folder} does not tell what was trained: {error}") from error
+        raise checkpoints.unreadable(folder / _HISTORY, error) from error
     if len(found) != step:
         raise CheckpointError(f"{folder} tells of {len(found)} steps, not of {step}")
     return found
@@ -102,7 +121,8 @@ def history_of(run_dir: Path, step: int) -> History:
 def restore(trainer: Trainer, *, run_dir: Path, step: int) -> None:
     """Put a verified state into the trainer's policy, optimizer and random generators.
 
-    Raises CheckpointError, with nothing changed, when it belongs to another model.
+    Raises CheckpointError, with nothing changed, when it belongs to another model, and Unavailable when it cannot be
+    read at the moment.
     """
     tensors = trainer.ranks.together(lambda: _fitting(trainer, folder_of(run_dir, step)))
     parameters = trainer.policy.named_parameters()
@@ -124,7 +144,10 @@ def restore(trainer: Trainer, *, run_dir: Path, step: int) -> None:
 
 def _fitting(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
     """This rank's tensors of a state. Raises CheckpointError when they are those of another model."""
-    tensors = _read(folder, ranks=trainer.ranks)
+    try:
+        tensors = _read(folder, ranks=trainer.ranks)
+    except OSError as error:
+        raise checkpoints.unreadable(folder, error) from error
     for name, parameter in trainer.policy.named_parameters():
         saved, wanted = tensors.get(f"policy.{name}"), shards.local(parameter).shape
         if saved is None or saved.shape != wanted:

@@ -17,15 +17,18 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from syncline.errors import CheckpointError, DigestMismatch
+from syncline.errors import CheckpointError, DigestMismatch, Unavailable
 from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+ASIDE = "aside"
+"""Last part of the names that `set_aside` gives."""
 _CHUNK_BYTES = 1 << 22
 
 
@@ -74,11 +77,13 @@ def write_folder(target: Path, write: Callable[[Path], Mapping[str, Any]]) -> Ma
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder, itself unverified: see `verify_folder`."""
+    """The manifest of a folder, itself unverified: see `verify_folder`. Raises CheckpointError, or Unavailable."""
     try:
         text = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no {MANIFEST}; it is no complete checkpoint") from error
     except OSError as error:
-        raise CheckpointError(f"{folder} has no readable {MANIFEST} ({error}); it is no complete checkpoint") from error
+        raise unreadable(folder / MANIFEST, error) from error
     try:
         data = json.loads(text)
         files = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in data["files"].items()}
@@ -92,8 +97,8 @@ def read_manifest(folder: Path) -> Manifest:
 def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
     """Check every byte of a folder against its manifest, and the manifest against `digest` if given.
 
-    Raises DigestMismatch naming the first file that differs, with both values, or CheckpointError when one cannot be
-    read.
+    Raises DigestMismatch naming the first file that differs, with both values, CheckpointError where there is no
+    whole folder, and Unavailable when the storage does not let it be read: that says nothing of the bytes.
     """
     manifest = read_manifest(folder)
     if digest is not None and manifest.digest != digest:
@@ -102,7 +107,7 @@ def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
         present = {path.name for path in folder.iterdir()} - {MANIFEST}
         digests = _digests(folder, sorted(present & set(manifest.files)))
     except OSError as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}") from error
+        raise unreadable(folder, error) from error
     if extra := present - set(manifest.files):
         raise DigestMismatch(f"{folder} holds {sorted(extra)}, which the manifest does not name")
     if missing := set(manifest.files) - present:
@@ -114,6 +119,12 @@ def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
                 f"the manifest says {manifest.files[name][0]} bytes with {manifest.files[name][1]}"
             )
     return manifest
+
+
+def unreadable(path: Path, error: OSError) -> Unavailable:
+    """What to raise when storage does not let something be read that is there: trying again is right, and nothing may
+    be thrown away for it."""
+    return Unavailable(f"{path} cannot be read at the moment ({error}); mend the storage. Nothing was changed")
 
 
 def handle_of(folder: Path) -> CheckpointHandle:
@@ -137,7 +148,7 @@ def handle_of(folder: Path) -> CheckpointHandle:
 def stage(handle: CheckpointHandle) -> Path:
     """A local folder with the verified bytes of a handle; nothing else has been touched yet.
 
-    Raises DigestMismatch or CheckpointError.
+    Raises DigestMismatch, CheckpointError or Unavailable.
     """
     scheme, _, path = handle.uri.partition("://")
     if scheme != "file":
@@ -148,11 +159,23 @@ def stage(handle: CheckpointHandle) -> Path:
 
 
 def published(run_dir: Path) -> list[int]:
-    """Versions with a complete folder, oldest first."""
-    root = run_dir / "checkpoints"
-    if not root.is_dir():
+    """Versions with a complete folder, oldest first. Raises Unavailable when the storage cannot tell."""
+    return numbered(run_dir / "checkpoints", "v")
+
+
+def numbered(root: Path, prefix: str) -> list[int]:
+    """Numbers of the complete folders PREFIX000050 below `root`, smallest first.
+
+    Raises Unavailable when the storage cannot tell: none is not the same as none that can be seen.
+    """
+    try:
+        names = [path.name for path in root.iterdir() if (path / MANIFEST).is_file()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(path.name[1:]) for path in root.glob("v[0-9]*") if (path / MANIFEST).is_file())
+    except OSError as error:
+        raise unreadable(root, error) from error
+    numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def prune(folders: Iterable[Path], *, keep: int, in_use: Iterable[Path] = ()) -> list[Path]:
@@ -169,8 +192,22 @@ def prune(folders: Iterable[Path], *, keep: int, in_use: Iterable[Path] = ()) ->
             folder.rename(doomed)  # first out of sight, so that nobody starts to read a folder that is going away
         except OSError as error:
             raise CheckpointError(f"{folder} could not be deleted: {error}; mend the storage") from error
-        shutil.rmtree(doomed, ignore_errors=True)
+        _delete(doomed)
     return gone
+
+
+def set_aside(paths: Iterable[Path]) -> None:
+    """Put files or folders out of sight, until `sweep` is told to delete them; what lies there already stays, as it
+    was made first. Raises CheckpointError when the storage refuses."""
+    for path in paths:
+        aside = path.parent / f".{path.name}.{ASIDE}"
+        if aside.exists():
+            prune([path], keep=0)
+            continue
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise CheckpointError(f"{path} could not be renamed: {error}; mend the storage") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -190,18 +227,24 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> list[Path]:
+def sweep(folder: Path, kinds: Iterable[str] = ("tmp-*", "del-*")) -> list[Path]:
     """Delete what writers left in `folder` that were killed: half-written and half-deleted things; returns them.
 
-    Only for a folder that nobody else writes to at the moment.
+    Only for a folder that nobody else writes to at the moment. With kinds=[ASIDE] what was set aside goes.
     """
-    left = [path for kind in ("tmp", "del") for path in sorted(folder.glob(f".*.{kind}-*"))]
+    left = [path for kind in kinds for path in sorted(folder.glob(f".*.{kind}"))]
     for path in left:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _delete(path)
     return left
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder, as far as the storage lets it go: what stays is swept later."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _replace(temporary: Path, target: Path) -> None:

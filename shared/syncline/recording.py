@@ -36,11 +36,9 @@ def read_step(run_dir: Path, step: int) -> Iterator[str]:
         yield from lines
 
 
-def forget_from(run_dir: Path, step: int) -> None:
-    """Delete what is recorded of `step` and later ones."""
-    for beyond in recorded_steps(run_dir):
-        if beyond >= step:
-            _path(run_dir, beyond).unlink(missing_ok=True)
+def recorded_from(run_dir: Path, step: int) -> list[Path]:
+    """The files of `step` and later ones."""
+    return [_path(run_dir, beyond) for beyond in recorded_steps(run_dir) if beyond >= step]
 
 
 def _path(run_dir: Path, step: int) -> Path:

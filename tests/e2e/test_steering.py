@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from syncline import runspec
 from tests.e2e.local_stack import LocalStack, small_spec
 
@@ -87,6 +89,25 @@ def test_a_cancelled_run_can_be_resumed_from_its_saved_state(stack: LocalStack) 
     stack.finish(cancelled)
     assert stack.final_weights(cancelled) == stack.final_weights(undisturbed)
     assert stack.api.post(f"/v1/runs/{cancelled}:resume").status_code == 409, "success is final"
+
+
+def test_a_run_that_cannot_use_its_newest_state_says_so_and_goes_on_from_the_one_before(stack: LocalStack) -> None:
+    stack.scale(1)
+    spec = small_spec(steps=40, checkpoints={"every": 4, "keep": 3})
+    undisturbed = stack.submit(spec)
+    stack.finish(undisturbed)
+    cancelled = stack.submit(spec)
+    stack.at_step(cancelled, 13)
+    stack.api.post(f"/v1/runs/{cancelled}:cancel")
+    stack.until(lambda: stack.api.get("/v1/fleet").json()["learner"][0]["phase"] == "idle", what="the learner to stop")
+    *_, before, newest = sorted((stack.folder / "runs" / cancelled / "state").glob("step-*"))
+    os.truncate(newest / "tensors-00000.safetensors", 1000)
+    stack.api.post(f"/v1/runs/{cancelled}:resume")
+    stack.finish(cancelled)
+    (warning,) = [event["data"] for event in stack.events(cancelled) if event["type"] == "warning"]
+    assert f"{newest.name}/tensors-00000.safetensors is 1000 bytes" in warning["problem"]
+    assert f"the run goes on from step {int(before.name[-6:])}" in warning["allowed"]
+    assert stack.final_weights(cancelled) == stack.final_weights(undisturbed)
 
 
 def test_a_run_can_start_from_another_runs_checkpoint(stack: LocalStack) -> None:

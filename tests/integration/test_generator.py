@@ -241,7 +241,7 @@ async def test_the_coordinators_view_over_grpc(
         answer = await client.call(stub.Generate, pb.GenerateRequest(task=task(0)), timeout_s=30)
         assert len(answer.group.samples) == 4
         forged = CheckpointHandle(run_id=RUN, version=9, uri="file:///nowhere", manifest_digest="x")
-        with pytest.raises(Exception, match=r"generator at unix:.*no readable manifest\.json") as refused:
+        with pytest.raises(Exception, match=r"generator at unix:.*has no manifest\.json") as refused:
             await client.call(stub.LoadCheckpoint, pb.LoadCheckpointRequest(handle=forged), timeout_s=30)
         assert type(refused.value).__name__ == "CheckpointError", "the peer's own error class arrives"
     finally:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncline import checkpoints
-from syncline.errors import CheckpointError, DigestMismatch
+from syncline.errors import CheckpointError, DigestMismatch, Unavailable
 
 META = {
     "run_id": "r",
@@ -94,6 +94,33 @@ def test_a_damaged_manifest_is_an_error_that_says_so(tmp_path: Path, text: str) 
     (target / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest"):
         checkpoints.verify_folder(target)
+
+
+def test_what_is_there_and_cannot_be_read_is_no_damage(tmp_path: Path) -> None:
+    for name in ("weights.bin", checkpoints.MANIFEST):
+        target = checkpoints.version_folder(tmp_path / name, 3)
+        checkpoints.write_folder(target, fill)
+        (target / name).unlink()
+        (target / name).symlink_to("/proc/self/mem")  # an I/O error, for root too
+        with pytest.raises(Unavailable, match=r"cannot be read at the moment \(.*Input/output error"):
+            checkpoints.verify_folder(target)
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "checkpoints")  # a loop
+    with pytest.raises(Unavailable, match="cannot be read at the moment"):
+        checkpoints.published(tmp_path)
+    assert checkpoints.published(tmp_path / "nothing") == []
+
+
+def test_what_is_set_aside_is_out_of_sight_until_it_is_swept_and_the_first_of_a_name_stays(tmp_path: Path) -> None:
+    target = checkpoints.version_folder(tmp_path, 3)
+    for content in (b"first", b"second"):
+        checkpoints.write_folder(target, lambda folder, content=content: {"n": (folder / "w").write_bytes(content)})
+        checkpoints.set_aside([target])
+        assert checkpoints.published(tmp_path) == []
+    checkpoints.sweep(target.parent)
+    (aside,) = target.parent.iterdir()
+    assert (aside / "w").read_bytes() == b"first"
+    checkpoints.sweep(target.parent, kinds=[checkpoints.ASIDE])
+    assert list(target.parent.iterdir()) == []
 
 
 def test_pruning_keeps_the_newest_and_what_is_in_use(tmp_path: Path) -> None:

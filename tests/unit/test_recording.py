@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncline import recording
+from syncline import checkpoints, recording
 from syncline.rollout_rows import RolloutRow
 from tests.unit.test_rollout_rows import MINIMAL
 
@@ -62,9 +62,11 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     assert len(list((tmp_path / "rollouts").iterdir())) == 1
 
 
-def test_what_lies_beyond_a_step_can_be_forgotten(tmp_path: Path) -> None:
+def test_what_lies_beyond_a_step_can_be_set_aside(tmp_path: Path) -> None:
     for step in range(4):
         recording.write_step(tmp_path, step, rows("a"))
-    recording.forget_from(tmp_path, 2)
+    beyond = recording.recorded_from(tmp_path, 2)
+    assert [path.name for path in beyond] == ["step-000002.jsonl.gz", "step-000003.jsonl.gz"]
+    checkpoints.set_aside(beyond)
     assert recording.recorded_steps(tmp_path) == [0, 1]
-    recording.forget_from(tmp_path / "no-such-run", 0)
+    assert recording.recorded_from(tmp_path / "no-such-run", 0) == []
