@@ -256,8 +256,8 @@ class RunController:
         for skipped in loaded.skipped:
             goes_on = f"whole ones; the run goes on from step {loaded.first_step}"
             self.run.emit("warning", {"path": "checkpoints", "problem": skipped, "allowed": goes_on})
-        if self.run.record.paused:  # an attempt was lost in a pause; the new learner does not know of it
-            await self.pause()
+        if self.run.record.paused and loaded.first_step < self.run.spec.steps:
+            await self.pause()  # an attempt was lost in a pause; the new learner does not know of it
 
     def _on_step(self, report: StepReport) -> None:
         row = reports.step_row(report, sync_period=self.run.spec.schedule().period_at(report.step))

@@ -77,6 +77,16 @@ def test_a_paused_run_holds_and_goes_on_to_the_same_bytes(stack: LocalStack) -> 
     assert stack.final_weights(paused) == stack.final_weights(undisturbed)
 
 
+def test_a_run_that_is_paused_during_its_last_update_succeeds(stack: LocalStack) -> None:
+    stack.scale(1)
+    large = {"prompts_per_step": 256, "generation": {"samples_per_prompt": 16, "max_tokens": 5}}
+    run_id = stack.submit(small_spec(steps=1, sync={"period": 1, "lag": 0}, algorithm={"name": "grpo"}, **large))
+    learner = lambda: stack.api.get("/v1/fleet").json()["learner"][0]["phase"]  # noqa: E731
+    stack.until(lambda: learner() == "training", what="the update")
+    assert stack.api.post(f"/v1/runs/{run_id}:pause").json()["state"] == "paused"
+    stack.finish(run_id)
+
+
 def test_a_cancelled_run_can_be_resumed_from_its_saved_state(stack: LocalStack) -> None:
     stack.scale(1)
     spec = small_spec(steps=40)
