@@ -30,7 +30,7 @@ from services.coordinator.submission import Prepared
 from services.coordinator.summary import write_summary
 from services.coordinator.upkeep import Upkeep
 from syncline.algo.schedule import Period
-from syncline.errors import Conflict, RunFailed, SynclineError, Unavailable
+from syncline.errors import Busy, Conflict, RunFailed, SynclineError, Unavailable
 from syncline.membership import Member
 from syncline.rpc import Client
 from syncline.runspec import RunSpec
@@ -167,6 +167,9 @@ class RunController:
             try:
                 await self._attempt(upkeep)
                 return
+            except Busy as error:  # nothing was begun; it may still save a large model
+                self.run.apply(RunEvent.LOSE_ATTEMPT, error.message)
+                await asyncio.sleep(_LOOK_AGAIN_S)
             except Unavailable as error:
                 fruitless = 1 if self.run.record.step > step_before else fruitless + 1
                 if fruitless >= self._settings.max_attempts:

@@ -7,6 +7,7 @@
     |- Unauthorized           no bearer token, or a wrong one
     |- Unavailable            a peer does not answer at the moment; trying again is right
     |  |- PeerTimeout         a deadline passed; the message names the peer
+    |  |- Busy                a peer has not ended what it did before; it has not begun what it was asked for
     |  `- NoGenerators        no generator can serve the version that is needed
     |- StorageError           the record of a run cannot be written; most often the disk is full
     |- CheckpointError        a checkpoint cannot be trusted
@@ -109,6 +110,12 @@ class PeerTimeout(Unavailable):
     code = "peer_timeout"
     grpc_status = "DEADLINE_EXCEEDED"
     http_status = 504
+
+
+class Busy(Unavailable):
+    """The peer is alive and has not ended what it did before. Nothing was begun, and nothing has failed."""
+
+    code = "busy"
 
 
 class NoGenerators(Unavailable):
