@@ -11,7 +11,8 @@ from services.coordinator import seed_model
 from services.coordinator.prompts import Row, read_rows
 from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.settings import CoordinatorSettings
-from syncline.errors import FieldProblem, InvalidSpec, NotFound
+from syncline import checkpoints
+from syncline.errors import CheckpointError, FieldProblem, InvalidSpec, NotFound
 from syncline.runspec import Evaluation, RunSpec, Task
 
 Result = TypeVar("Result")
@@ -119,15 +120,18 @@ def prepare(
 
 
 def model_folder(text: str, settings: CoordinatorSettings, find_checkpoint: FindCheckpoint) -> Path:
-    """The seed model: a folder under a root, or another run's checkpoint, as in run://RUN/final or run://RUN/best."""
+    """The seed model: a folder under a root, or another run's checkpoint, as in run://RUN/final or run://RUN/best,
+    every byte of which is verified."""
     if not text.startswith("run://"):
         roots = (settings.model_root, settings.run_root)  # a resumed run's seed may be a checkpoint of another run
         inside = [root for root in roots if (root.resolve() / text).resolve().is_relative_to(root.resolve())]
         return resolve(text, inside[0] if inside else settings.model_root, field="model.path")
     run_id, _, which = text.removeprefix("run://").partition("/")
     try:
-        return find_checkpoint(run_id, which or "final")
-    except NotFound as error:
+        folder = find_checkpoint(run_id, which or "final")
+        checkpoints.verify_folder(folder)
+        return folder
+    except (NotFound, CheckpointError) as error:
         raise InvalidSpec(
             [FieldProblem("model.path", error.message, "run://RUN/final, run://RUN/best or run://RUN/v50")]
         ) from error

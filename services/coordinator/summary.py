@@ -43,9 +43,13 @@ def rollouts_of(run: Run) -> dict[str, Any]:
 def checkpoint_folder(run: Run, which: str) -> Path:
     """A published checkpoint that is still on storage: `final`, `best` (see RunSpec.best), or `v<version>`.
 
-    Raises NotFound, saying what there is.
+    Raises NotFound, saying what there is: a run that goes on has no final or best version yet, and deletes what is the
+    newest one now.
     """
     kept = checkpoints.published(run.folder)
+    if which in ("final", "best") and not run.state.terminal:
+        there = ", ".join(f"v{version}" for version in kept) or "no version"
+        raise NotFound(f"run {run.id} is {run.state.value}, so its {which} checkpoint is not known; it has {there}")
     if not kept:
         raise NotFound(f"run {run.id} has no published checkpoint")
     if which == "final":

@@ -17,14 +17,12 @@ class Reference:
     def __init__(
         self,
         *,
-        seed_folder: Path,
         run_dir: Path,
         sync: bool,
         dtype: torch.dtype,
         device: torch.device,
         ranks: Ranks = ALONE,
     ) -> None:
-        self._seed_folder = seed_folder
         self._run_dir = run_dir
         self._sync = sync
         self._dtype = dtype
@@ -34,9 +32,8 @@ class Reference:
         self._policy: Policy | None = None
 
     def for_rollouts_of(self, version: int) -> Policy:
-        """The seed; with `sync` the published version that generated the rollouts."""
-        follows = self._sync and version > 0
-        folder = checkpoints.version_folder(self._run_dir, version) if follows else self._seed_folder
+        """The seed as the run published it, version 0; with `sync` the version that generated the rollouts."""
+        folder = checkpoints.version_folder(self._run_dir, version if self._sync else 0)
         if self._policy is None or folder != self._folder:
             self._policy = None  # free the old one first: two do not fit where one does
             self._policy = Policy.frozen(folder, dtype=self._dtype, device=self._device, ranks=self._ranks)

@@ -114,7 +114,6 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
         recompute=spec.model.activation_checkpointing,
     )
     reference = Reference(
-        seed_folder=run.seed_folder,
         run_dir=run.dir,
         sync=spec.reference.sync,
         dtype=dtype,

@@ -109,6 +109,21 @@ async def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
         assert final_digest(events) == undisturbed
 
 
+async def test_the_reference_is_the_runs_own_copy_of_the_seed(redis: Redis, tmp_path: Path) -> None:
+    seed = make_tiny_model(tmp_path / "seed", seed=0, hidden=16, layers=1, heads=1)
+    spec = spec_of(seed)
+    groups = groups_of(spec, range(4))
+    undisturbed = await digest_of(redis, tmp_path / "a", spec, groups)
+    async with learner_world(redis, tmp_path / "b") as world:
+        events = []
+        async for event in world.stub.Train(world.request(spec)):
+            events.append(event)
+            if event.HasField("loaded"):
+                (seed / "model.safetensors").unlink()  # as when the run that it was from lets go of it
+                await world.add(groups)
+        assert final_digest(events) == undisturbed
+
+
 async def test_a_finished_run_is_finished_again_at_once(model: Path, world: World) -> None:
     spec = spec_of(model)
     first = await world.train_on(spec, groups_of(spec, range(4)))
