@@ -91,7 +91,9 @@ def _draw_scores(panel: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw_reward(panel: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
-    at, rewards = [row["step"] for row in steps], [row["reward_mean"] for row in steps]
+    """A step without a reward is a gap."""
+    rewarded = [row for row in steps if row["reward_mean"] is not None]
+    at, rewards = [row["step"] for row in rewarded], [row["reward_mean"] for row in rewarded]
     panel.plot(at, rewards, ".", color=_GREEN, alpha=0.35, markersize=5)
     panel.plot(at, smooth(rewards, span=max(3, len(rewards) // 12)), color=_GREEN, linewidth=2)
     panel.set_ylabel("mean reward\nof the rollouts", color=_INK)

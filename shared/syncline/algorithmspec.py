@@ -26,7 +26,8 @@ class Preference(Part):
     importance_cap: float | None = Field(default=None, gt=0.0)
     """Truncated importance sampling on trainer/generator log-probabilities; null turns it off."""
     normalize: Literal["prompts", "pairs"] = "prompts"
-    """Divide the summed loss by all prompts of the step (the paper), or by the pairs that were found."""
+    """Divide the summed loss by all prompts of the step (the paper), or by those that train: all pairs of a prompt
+    count as one, as does a prompt that trains the GRPO term of the combined loss alone."""
 
 
 class DPO(Preference):

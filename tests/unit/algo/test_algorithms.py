@@ -288,6 +288,10 @@ def test_prompts_without_a_pair_stay_in_the_denominator_unless_pairs_are_asked_f
     assert GroupDPO().denominator(plans, num_prompts=2) == 2.0
     assert GroupDPO(normalize="pairs").denominator(plans, num_prompts=2) == 1.0
     assert DPO(normalize="pairs").denominator([], num_prompts=2) == 1.0
+    combined = GroupDPOGRPO(normalize="pairs")
+    close, tied = [0.5, 0.6, 0.5], [0.5, 0.5, 0.5]  # without a pair, the first trains its GRPO term
+    only_grpo = [combined.plan(rewards, BestVsWorst(min_margin=1.0), Random(0)) for rewards in (close, close, tied)]
+    assert combined.denominator(only_grpo, num_prompts=3) == 2.0
     assert GRPO().denominator(plans, num_prompts=2) == 2.0
 
 
