@@ -54,7 +54,7 @@ class Runs:
         if (known := self._known(idempotency_key, digest)) is not None:
             return known
         prepared = await self._prepare(runspec.parse(body))
-        warnings = await endpoints.unreachable(prepared.spec)
+        warnings = [*prepared.spec.warnings(), *await endpoints.unreachable(prepared.spec)]
         if (known := self._known(idempotency_key, digest)) is not None:  # it came twice at the same time
             return known
         run = self.store.create(

@@ -6,9 +6,13 @@ nothing but the sample and this object.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from syncline.spec_problems import leaves
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
 
@@ -17,6 +21,26 @@ class Part(BaseModel):
     """Base of every part: frozen, unknown keys refused, types as written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, serialize_by_alias=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, data: Any) -> Any:
+        """YAML reads yes, on and true alike, and Python takes them for 1."""
+        if isinstance(data, dict):
+            wrong = [name for name, field in cls.model_fields.items() if _is_truth_for_a_number(data.get(name), field)]
+            if wrong:
+                kind = PydanticCustomError("bool_as_number", "true and false are no numbers")
+                details = [InitErrorDetails(type=kind, loc=(name,), input=data[name]) for name in wrong]
+                raise ValidationError.from_exception_data(cls.__name__, details)
+        return data
+
+
+def _is_truth_for_a_number(value: Any, field: FieldInfo) -> bool:
+    given = value if isinstance(value, (list, tuple)) else [value]
+    if not any(isinstance(one, bool) for one in given):
+        return False
+    kinds = set(leaves(field.annotation))
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 class LengthPenalty(Part):

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from syncline.algo.schedule import Change, Period, Schedule
-from syncline.algorithmspec import GRPO, AlgorithmSpec
+from syncline.algorithmspec import GRPO, AlgorithmSpec, Preference
 from syncline.errors import Conflict, FieldProblem, InvalidSpec
 from syncline.rewardspec import JudgeReward, MathReward, Name, Part, RewardSpec
-from syncline.spec_problems import problems_of
+from syncline.spec_problems import problems_in_json, problems_of
 
 
 class Model(Part):
@@ -82,7 +82,8 @@ class Generation(Part):
     """How rollouts are sampled."""
 
     samples_per_prompt: int = Field(default=8, ge=2, le=1024)
-    temperature: float = Field(default=1.0, ge=0.0, le=10.0)
+    temperature: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Above 0: at 0 all samples of a prompt are the same."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_tokens: int = Field(default=1024, ge=1)
 
@@ -199,11 +200,10 @@ class RunSpec(Part):
             *self._data_problems(),
             *self._reward_problems(),
             *self._sync_problems(),
+            *self._algorithm_problems(),
+            *self._importance_problems(),
+            *self._best_problems(),
         ]
-        if isinstance(self.algorithm, GRPO) and self.algorithm.clip and self.algorithm.importance_cap:
-            problem = "clip and importance_cap are two cures for the same ratio"
-            problems.append(FieldProblem("algorithm.clip", problem, "one of the two"))
-        problems.extend(self._best_problems())
         if problems:
             raise InvalidSpec(problems)
         return self
@@ -228,6 +228,51 @@ class RunSpec(Part):
             if isinstance(reward, JudgeReward) and reward.mode == "pairwise" and evaluation.samples < 2:
                 problem = "pairwise compares the samples of a prompt with each other, and there is one"
                 yield FieldProblem(f"evaluation.{index}.samples", problem, "at least 2, or the mode versus_seed")
+
+    def _algorithm_problems(self) -> Iterator[FieldProblem]:
+        """Options that contradict each other, or that nothing would follow."""
+        algorithm = self.algorithm
+        if isinstance(algorithm, GRPO):
+            if algorithm.clip and algorithm.importance_cap:
+                problem = "clip and importance_cap are two cures for the same ratio"
+                yield FieldProblem("algorithm.clip", problem, "one of the two")
+            if self.reference.sync and not algorithm.beta:
+                problem = "there is no reference without a KL term (algorithm.beta)"
+                yield FieldProblem("reference.sync", problem, "false")
+        if self.optimizer.warmup_steps > self.steps:
+            problem = f"{self.optimizer.warmup_steps} is more than the run's {self.steps} steps"
+            yield FieldProblem("optimizer.warmup_steps", problem, f"at most {self.steps}")
+
+    def _importance_problems(self) -> Iterator[FieldProblem]:
+        """Another temperature draws from another distribution than the one whose log-probabilities are reported, and a
+        ratio to those would not weight what was drawn."""
+        if self.rollouts.source is not None or (self.generation.temperature, self.generation.top_p) == (1.0, 1.0):
+            return
+        for option in ("clip", "importance_cap"):
+            if getattr(self.algorithm, option, None) is not None:
+                problem = "generators report log-probabilities at temperature 1 and top_p 1, and sample at others"
+                allowed = "null, or generation at temperature 1 and top_p 1"
+                yield FieldProblem(f"algorithm.{option}", problem, allowed)
+
+    def warnings(self) -> list[FieldProblem]:
+        """What can be meant as it is written and yet may surprise."""
+        found = []
+        periods = {self.sync.period, *(change.period for change in self.sync.changes)}
+        if self.reference.sync and periods == {"never"}:
+            problem = "the generators are never synced, so the reference stays at the seed"
+            found.append(FieldProblem("reference.sync", problem, "false, or a sync.period"))
+        algorithm = self.algorithm
+        if not isinstance(algorithm, Preference):
+            for index, task in enumerate(self.tasks):
+                if task.pairs is not None:
+                    problem = f"{algorithm.name!r} trains on whole groups; the rule only makes the pairs of an export"
+                    found.append(FieldProblem(f"tasks.{index}.pairs", problem, "null, or an algorithm with pairs"))
+        if isinstance(algorithm, GRPO) and algorithm.clip is None and algorithm.importance_cap is None:
+            oldest = max(map(self.schedule().staleness, range(self.steps)))
+            if oldest:
+                problem = f"steps train on rollouts that are up to {oldest} updates old, and nothing corrects for it"
+                found.append(FieldProblem("algorithm.importance_cap", problem, "2.0, say, or a clip range"))
+        return found
 
     def _sync_problems(self) -> Iterator[FieldProblem]:
         periods = [
@@ -334,7 +379,7 @@ def parse(data: Mapping[str, Any] | Any) -> RunSpec:
     try:
         return _RUN_SPEC.validate_python(data)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error.errors(include_url=False))) from None
+        raise InvalidSpec(problems_of(error.errors(include_url=False), data, model=RunSpec)) from None
 
 
 def parse_json(text: str) -> RunSpec:
@@ -342,4 +387,4 @@ def parse_json(text: str) -> RunSpec:
     try:
         return _RUN_SPEC.validate_json(text)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error.errors(include_url=False))) from None
+        raise InvalidSpec(problems_in_json(error, text, model=RunSpec)) from None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
 
 from syncline.errors import FieldProblem
 
@@ -18,17 +21,27 @@ _ALLOWED = {
     "float_type": "a number",
     "float_parsing": "a number",
     "tuple_type": "a list",
+    "bool_as_number": "a number",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
 
 
-def problems_of(details: Iterable[Any]) -> list[FieldProblem]:
-    """One problem a field, from the `errors()` of a validation error: what each member of a union would allow is
-    joined, and a list is not called too short because of a row that is named already."""
+def problems_in_json(error: ValidationError, text: str | bytes, *, model: Any = None) -> list[FieldProblem]:
+    """The problems of a document that was checked as JSON text."""
+    details = error.errors(include_url=False)
+    return problems_of(details, None if details[0]["type"] == "json_invalid" else json.loads(text), model=model)
+
+
+def problems_of(details: Iterable[Any], data: Any, *, model: Any = None) -> list[FieldProblem]:
+    """One problem a field, from the `errors()` of a validation error of `data`: what each member of a union would allow
+    is joined, and a list is not called too short because of a row that is named already.
+
+    `model` is the type that the data should be of; with it, an unknown key is answered with the keys that there are.
+    """
     found: dict[str, FieldProblem] = {}
     for detail in details:
-        problem = _problem(detail)
+        problem = _problem(detail, data, model)
         known = found.get(problem.path)
         allowed = problem.allowed if known is None else f"{known.allowed} or {problem.allowed}"
         found[problem.path] = FieldProblem(problem.path, (known or problem).problem, allowed)
@@ -36,14 +49,15 @@ def problems_of(details: Iterable[Any]) -> list[FieldProblem]:
     return [problem for path, problem in found.items() if not (path in rows and "too short" in problem.problem)]
 
 
-def _problem(detail: Any) -> FieldProblem:
+def _problem(detail: Any, data: Any, model: Any) -> FieldProblem:
     """Pydantic's description of one problem in the three parts that users get."""
     kind, context = detail["type"], detail.get("ctx", {})
-    path = ".".join(str(part) for part in detail["loc"] if not _is_union_tag(part)) or "$"
+    path = _path(detail["loc"], data, missing=kind == "missing")
     shown = repr(detail.get("input"))
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     if kind == "extra_forbidden":
-        return FieldProblem(path, "unknown key", "only the keys of the run spec (see the README); mind the spelling")
+        problem, allowed = _unknown_key(detail["loc"], model)
+        return FieldProblem(path, problem, allowed)
     if kind == "missing":
         return FieldProblem(path, "missing", _ALLOWED["missing"])
     if kind == "union_tag_invalid":
@@ -62,16 +76,81 @@ def _problem(detail: Any) -> FieldProblem:
     return FieldProblem(path, f"{shown}: {detail['msg']}", _ALLOWED.get(kind, detail["msg"]))
 
 
-_UNION_TAGS = frozenset(
-    {"dpo", "group_dpo", "grpo", "group_dpo_grpo", "math", "verifier", "judge", "reward_model"}
-    | {"random", "best_vs_worst", "length", "overlong"}
-    | {"constrained-int", "literal['never']", "int"}
-)
+def _path(location: Sequence[Any], data: Any, *, missing: bool) -> str:
+    """Where in the document it is, as its author wrote it.
+
+    Pydantic puts the chosen member of a union among the keys ("algorithm", "dpo", "beta"). What the document does not
+    have on the way is no key of it, but for one that is missing.
+    """
+    parts, at = [], data
+    for number, part in enumerate(location):
+        if _holds(at, part):
+            at = at[part]
+            parts.append(str(part))
+        elif missing and number == len(location) - 1:
+            parts.append(str(part))
+    return ".".join(parts) or "$"
 
 
-def _is_union_tag(part: object) -> bool:
-    """Pydantic puts the chosen member of a union into the path; users never wrote it."""
-    return isinstance(part, str) and part in _UNION_TAGS
+def _holds(at: Any, part: Any) -> bool:
+    if isinstance(at, Mapping):
+        return part in at
+    return isinstance(at, (list, tuple)) and isinstance(part, int) and part < len(at)
+
+
+def _unknown_key(location: Sequence[Any], model: Any) -> tuple[str, str]:
+    """What to say of a key that the part it stands in does not have: who has it, and which keys there are."""
+    *above, key = location
+    alike = found = _models_in(model)
+    for part in above:
+        if isinstance(part, int):
+            continue  # a row of a list: its models are those of the list
+        if inside := [inner for one in found for inner in _models_of(one, part)]:
+            alike = found = inside
+        else:
+            found = [one for one in alike if _tag(one) == part]
+    if len(found) != 1:
+        return "unknown key", "only keys that are documented (see the README); mind the spelling"
+    keys = ", ".join(field.alias or name for name, field in found[0].model_fields.items())
+    have = [str(_tag(one)) for one in alike if key in one.model_fields]
+    if have and (own := _tag(found[0])):
+        return f"{own!r} has no {key} ({_listed(have)} {'has' if len(have) == 1 else 'have'} it)", keys
+    return "unknown key", keys
+
+
+def _models_of(model: type[BaseModel], key: str) -> list[type[BaseModel]]:
+    """The models that the value of a key may be; none for a key that the model does not have."""
+    for name, field in model.model_fields.items():
+        if key == (field.alias or name):
+            return _models_in(field.annotation)
+    return []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    return [leaf for leaf in leaves(annotation) if issubclass(leaf, BaseModel)]
+
+
+def leaves(annotation: Any) -> Iterator[type[Any]]:
+    """The classes that a type is made of: int and A for tuple[int | A, ...]; those of the values for a Literal."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        yield from map(type, inner)
+    elif isinstance(annotation, type) and not inner:
+        yield annotation
+    for one in inner if get_origin(annotation) is not Literal else ():
+        yield from leaves(one)
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    """What a model is called among the members of its union: the one value of its name or type."""
+    for field in model.model_fields.values():
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
+            return str(get_args(field.annotation)[0])
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _tag_path(path: str, context: Mapping[str, Any]) -> str:

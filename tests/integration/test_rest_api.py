@@ -456,8 +456,10 @@ async def test_an_endpoint_that_does_not_answer_is_a_warning_and_no_refusal(proj
         assert runs.store.get(created.json()["id"]).state.value == "pending"
 
 
-async def test_a_spec_without_endpoints_has_no_warnings(api: httpx.AsyncClient) -> None:
+async def test_a_spec_without_endpoints_and_surprises_has_no_warnings(api: httpx.AsyncClient) -> None:
     assert (await api.post("/v1/runs", json=spec())).json()["warnings"] == []
+    (warning,) = (await api.post("/v1/runs", json=spec(algorithm={"name": "grpo"}))).json()["warnings"]
+    assert warning["path"] == "algorithm.importance_cap"
 
 
 async def test_with_a_token_everything_but_health_asks_for_it(project: Path, redis: Redis) -> None:

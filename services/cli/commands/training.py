@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -98,8 +99,11 @@ def submit(
 def validate(spec: SpecFile, set_: Overrides = None, output: Output = Format.TEXT) -> None:
     """Check a spec without a server; -o json prints it with every default filled in."""
     from services.cli import specfile
+    from services.cli.progress import warning
 
     checked = specfile.load(spec, overrides=set_ or [])
+    for problem in checked.warnings():
+        print(f"warning: {warning(asdict(problem))}", file=sys.stderr)
     if output is Format.JSON:
         print_json(checked.model_dump(mode="json"))
     else:
