@@ -93,16 +93,34 @@ def test_grpo_is_the_loop_over_completions_and_tokens(options: dict[str, Any], b
     assert torch.isfinite(gradient).all()
 
 
-@given(batch=batches)
-@quick
-def test_the_combined_loss_is_group_dpo_plus_alpha_grpo(batch: Sequence[Group]) -> None:
-    output, _ = _loss(GroupDPOGRPO(beta=0.2, grpo_weight=0.05, grpo_beta=0.01), batch)
+@given(
+    batch=batches,
+    shared=st.fixed_dictionaries({"importance_cap": st.one_of(st.none(), st.floats(0.5, 3.0))}),
+    pairs=st.fixed_dictionaries(
+        {
+            "beta": st.floats(0.01, 1.0),
+            "length_normalize": st.booleans(),
+            "nll_weight": st.sampled_from([0.0, 0.7]),
+            "entropy_weight": st.sampled_from([0.0, 0.01]),
+        }
+    ),
+    whole=st.fixed_dictionaries({"beta": st.floats(0.0, 0.5), "scale_rewards": st.booleans()}),
+    weight=st.floats(0.0, 1.0),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_combined_loss_is_group_dpo_plus_alpha_grpo_whatever_its_options(
+    batch: Sequence[Group], shared: dict[str, Any], pairs: dict[str, Any], whole: dict[str, Any], weight: float
+) -> None:
+    of_grpo = {"grpo_beta": whole["beta"], "scale_rewards": whole["scale_rewards"], "grpo_weight": weight}
+    output, gradient = _loss(GroupDPOGRPO(**pairs, **of_grpo, **shared), batch)
     slow = sum(
-        slow_losses.group_dpo(group, rewards, beta=0.2) + 0.05 * slow_losses.grpo(group, rewards, beta=0.01)
+        slow_losses.group_dpo(group, rewards, **pairs, **shared)
+        + weight * slow_losses.grpo(group, rewards, **whole, **shared)
         for group, rewards in batch
         if len(set(rewards)) > 1
     )
-    assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9)
+    assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    assert torch.isfinite(gradient).all()
 
 
 # ---- gradients by finite differences
