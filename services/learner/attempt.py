@@ -181,11 +181,11 @@ class Attempt:
         try:
             async with collector.leased():
                 for step in range(opened.first_step, run.spec.steps):
-                    self.step, self.phase = step, "waiting"
+                    self._enter("waiting", step=step)
                     collected = await collector.collect(step)
                     await self._released.wait()
 
-                    self.phase = "training"
+                    self._enter("training", step=step)
                     started = time.monotonic()
                     rollouts_of = collector.schedule.version_for_step(step)
                     made = await self._everywhere(
@@ -208,7 +208,7 @@ class Attempt:
                     self._emit(TrainResponse(step=report))
 
                     # Published before saved: a state is of use only while generators can get the versions it needs.
-                    self.phase = "publishing"
+                    self._enter("publishing", step=step)
                     version, run = step + 1, self._run  # its sync schedule may have changed
                     if is_published(run.spec, version):
                         started = time.monotonic()
@@ -262,6 +262,10 @@ class Attempt:
             if self._crew is None or self._crew.loss is None:  # else it may hang in a collective, and the process ends
                 await asyncio.gather(work, return_exceptions=True)
             raise
+
+    def _enter(self, phase: Phase, *, step: int) -> None:
+        self.step, self.phase = step, phase
+        log.debug("phase_entered", phase=phase, step=step)
 
     def _emit(self, event: TrainResponse) -> None:
         self._events.put_nowait(event)
