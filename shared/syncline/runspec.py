@@ -97,7 +97,8 @@ class Task(Part):
     and only there it may be left out."""
     reward: RewardSpec
     pairs: PairRule | None = None
-    """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules)."""
+    """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules). The rule says
+    what counts as better; dpo takes one such pair of a prompt, group_dpo and group_dpo_grpo take all of them."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of each batch, relative to the other tasks."""
     max_tokens: int | None = Field(default=None, ge=1)

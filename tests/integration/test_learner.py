@@ -7,6 +7,7 @@ import random
 import statistics
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -372,8 +373,14 @@ async def test_a_diverged_step_fails_before_the_weights_are_touched(model: Path,
     assert "optimizer.lr" in events[-1].failed.message
 
 
-async def test_micro_batches_accumulate_to_the_gradient_of_one_batch(model: Path, redis: Redis, tmp_path: Path) -> None:
-    spec = spec_of(model, algorithm={"name": "group_dpo_grpo", "grpo_weight": 0.5}, steps=1)
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "group_dpo_grpo", "grpo_weight": 0.5}, {"name": "grpo", "beta": 0.1}], ids=["whole", "cut"]
+)
+async def test_micro_batches_accumulate_to_the_gradient_of_one_batch(
+    model: Path, redis: Redis, tmp_path: Path, algorithm: dict[str, Any]
+) -> None:
+    """Of whole groups where pairs hold them together, and of single completions in GRPO."""
+    spec = spec_of(model, algorithm=algorithm, steps=1)
     found = []
     for tokens in (1, 100_000):
         async with learner_world(redis, tmp_path / str(tokens), micro_batch_tokens=tokens) as world:

@@ -287,6 +287,25 @@ def test_any_cut_of_a_step_into_micro_batches_gives_the_same_loss(
         assert pooled.value == pytest.approx(measured.mean().value, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("options", GRPO_OPTIONS)
+@given(group=groups(st.floats(-3, 3)), most=st.integers(1, 3))
+@quick
+def test_a_group_may_be_cut_where_its_rows_stand_alone(options: dict[str, Any], group: Group, most: int) -> None:
+    algorithm = GRPO(**options)
+    (plan,) = plans_of(algorithm, [group])
+    whole = algorithm.loss(loss_batch([group], [plan])[0]).loss_sum.item()
+    parts = [algorithm.loss(loss_batch([group], [part])[0]).loss_sum.item() for part in plan.parts(most)]
+    assert sum(parts) == pytest.approx(whole, rel=1e-9, abs=1e-12)
+
+
+def test_pairs_hold_a_group_together() -> None:
+    for algorithm in (DPO(), GroupDPO(), GroupDPOGRPO()):
+        plan = algorithm.plan([0.0, 1.0, 1.0], BestVsWorst(), Random(0))
+        assert plan.parts(1) == [plan]
+    close = GroupDPOGRPO().plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
+    assert [part.rows for part in close.parts(2)] == [(0, 1), (2,)]
+
+
 def test_only_the_rows_of_pairs_are_forwarded() -> None:
     plan = DPO().plan([0.0, 1.0, 0.0, 1.0], BestVsWorst(), Random(0))
     assert (plan.rows, plan.pair_weight) == ((0, 1), 1.0)
