@@ -16,7 +16,7 @@ from rich.text import Text
 
 from services.cli import scores
 from services.cli.client import Event
-from services.cli.progress import Progress, duration, numbers, period_change, sparkline
+from services.cli.progress import Progress, duration, numbers, period_change, sparkline, warning
 
 _LINES_A_RUN = 20
 _SPARKLINE_WIDTH = 40
@@ -115,7 +115,7 @@ class LivePanel:
             lines.append(Text.assemble(f"evaluation {name} ", (shown, "bold magenta")))
         if progress.period:
             lines.append(Text(progress.period))
-        lines.extend(Text(f"warning: {warning}", style="yellow") for warning in progress.warnings)
+        lines.extend(Text(f"warning: {text}", style="yellow") for text in progress.warnings.values())
         if progress.over and not self._waiting_for:
             lines.append(Text(progress.phase, style=_COLOURS.get(progress.state, "")))
         else:
@@ -171,7 +171,7 @@ class PlainLines:
         elif event.type == "best":
             self._say(f"best so far: version {event.data['version']}")
         elif event.type == "warning":
-            self._say(f"warning: {progress.warnings[-1]}")
+            self._say(f"warning: {warning(event.data)}")
         elif event.type == "state" or (event.type == "fleet" and progress.step == 0):
             self._say(progress.phase)
 

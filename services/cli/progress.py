@@ -31,7 +31,8 @@ class Progress:
     """Rows by set, in the order of their versions."""
     period: str = ""
     """The last change of the sync period, in words."""
-    warnings: list[str] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)
+    """By what they are about; the newest holds."""
     versions: dict[str, int] = field(default_factory=dict)
     """What each generator that loaded something holds."""
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW + 1))
@@ -61,7 +62,7 @@ class Progress:
         elif event.type == "period":
             self.period = period_change(data)
         elif event.type == "warning":
-            self.warnings.append(warning(data))
+            self.warnings[str(data["path"])] = warning(data)
         elif event.type == "fleet" and data.get("event") == "loaded":
             self.versions[data["generator"]] = int(data["version"])
 
@@ -131,7 +132,7 @@ def period_change(data: Mapping[str, Any]) -> str:
 
 
 def warning(problem: Mapping[str, Any]) -> str:
-    """What was wrong with a run at its submission without being a reason to refuse it."""
+    """What is wrong with a run without being a reason to refuse or end it."""
     return f"{problem['path']}: {problem['problem']}; wanted: {problem['allowed']}"
 
 

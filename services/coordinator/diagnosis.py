@@ -19,18 +19,18 @@ async def blocked(
     silence is told after `stall_after_s`, with where the work lies.
     """
     for member in fleet.roles["reward"]:
-        if waiting := member.status.get("waiting"):
+        if waiting := member.status.get("waiting", {}).get(run_id):
             return f"{member.id} waits: {waiting}"
     work = sum(backlog.values())
     handle = fleet.wanted
     if work and handle is not None and not fleet.holders(handle):
         troubles = fleet.troubles()
-        if not fleet.roles["inference"]:
+        if not fleet.generators:
             if waiting_s > min(10.0, stall_after_s):
                 return f"no generator is alive; {work} prompts wait for version {handle.version}" + _because(
                     fleet.pods_say("inference")
                 )
-        elif len(troubles) == len(fleet.roles["inference"]):
+        elif len(troubles) == len(fleet.generators):
             return f"no generator could load version {handle.version}: " + "; ".join(sorted(set(troubles.values())))
     loading = any(member.status.get("phase") == "loading" for member in fleet.roles["inference"])
     if waiting_s < stall_after_s or loading:  # a load has a deadline of its own; the first one starts the engine

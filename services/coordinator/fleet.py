@@ -18,6 +18,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.coordinator.pods import Picture, Pod
+from syncline import wanted
+from syncline.backoff import Backoff
 from syncline.errors import SynclineError, Unavailable
 from syncline.membership import Member, Role, members
 from syncline.rpc import Client
@@ -27,7 +29,7 @@ from syncline.v1.inference_service_pb2 import LoadCheckpointRequest, LoadCheckpo
 from syncline.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 log = structlog.get_logger()
-_LONGEST_BACKOFF_S = 10.0
+_BACKOFF = Backoff(first_s=0.2, longest_s=10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Fleet:
         self.load_deadline_s = load_deadline_s
         self._poll_s = poll_s
         self._wanted: CheckpointHandle | None = None
+        self._decided = False
         self._followers: dict[str, _Follower] = {}
         self.on_load: Callable[[Load], None] = lambda load: None
         """Called after each successful load."""
@@ -58,6 +61,7 @@ class Fleet:
 
     def want(self, handle: CheckpointHandle | None) -> None:
         """Every generator should hold `handle` from now on; None lets them be."""
+        self._decided = True
         if handle != self._wanted:
             self._wanted = handle
             for follower in self._followers.values():
@@ -66,6 +70,11 @@ class Fleet:
     @property
     def wanted(self) -> CheckpointHandle | None:
         return self._wanted
+
+    @property
+    def generators(self) -> list[Member]:
+        """Live generators, less those that are leaving: they finish what they have, and take nothing new."""
+        return [member for member in self.roles["inference"] if member.status.get("phase") != "draining"]
 
     def holders(self, handle: CheckpointHandle) -> list[str]:
         """Generators that hold exactly these weights."""
@@ -90,6 +99,7 @@ class Fleet:
             while True:
                 with suppress(RedisError, *CONNECTION_ERRORS):  # Redis away: keep the last picture, it comes back
                     await self._look()
+                    await self._announce()
                 await asyncio.sleep(self._poll_s)
         finally:
             await asyncio.gather(*(follower.stop() for follower in self._followers.values()), return_exceptions=True)
@@ -97,7 +107,7 @@ class Fleet:
     async def _look(self) -> None:
         for role in self.roles:
             self.roles[role] = await members(self._redis, role)
-        present = {member.id: member for member in self.roles["inference"]}
+        present = {member.id: member for member in self.generators}
         for name in [name for name in self._followers if name not in present]:
             log.info("generator_gone", generator=name)
             await self._followers.pop(name).stop()
@@ -111,6 +121,15 @@ class Fleet:
                 self._followers[name] = _Follower(self, member)
             else:
                 follower.observe(member)
+
+    async def _announce(self) -> None:
+        """Tell generators that nobody has reached yet whether a version is wanted.
+
+        Every time, as Redis may forget; and not before somebody has said it: a coordinator that starts anew in mid-run
+        must not call off what its runs still want.
+        """
+        if self._decided:
+            await wanted.announce(self._redis, self._wanted)
 
 
 class _Follower:
@@ -143,7 +162,7 @@ class _Follower:
         await self._client.close()
 
     async def _run(self) -> None:
-        backoff_s = 0.2
+        pauses = _BACKOFF.pauses()
         while True:
             self.changed.clear()
             handle = self._fleet.wanted
@@ -162,10 +181,9 @@ class _Follower:
                 log.warning("load_failed", generator=self.member.id, version=handle.version, error=error.message)
                 if not isinstance(error, Unavailable):
                     self._fleet.on_trouble(self.member.id, error.message)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
+                await asyncio.sleep(next(pauses))
             else:
-                backoff_s = 0.2
+                pauses = _BACKOFF.pauses()
                 self._held, self.trouble = _identity(handle), ""
                 self._fleet.on_load(Load(self.member.id, handle, response))
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
+from syncline import addresses
 from syncline.errors import Unavailable
+
+log = structlog.get_logger()
 
 
 class RestServer:
@@ -20,17 +24,20 @@ class RestServer:
         self._server = _Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, lifespan="off")
         )
-        self.address = f"http://{host}:{port}"
+        self.address = f"http://{addresses.bracketed(f'{host}:{port}')}"
 
     async def start(self) -> None:
         """Bind, so that a taken port is told at once. Raises Unavailable."""
         try:
-            self._socket = socket.create_server((self._host, self._port), reuse_port=False)
+            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+            both = self._host == "::"  # of both families
+            self._socket = socket.create_server((self._host, self._port), family=family, dualstack_ipv6=both)
         except OSError as error:
             raise Unavailable(
                 f"cannot listen on {self._host}:{self._port} ({error.strerror}); set SYNCLINE_REST_BIND to a free port"
             ) from error
-        self.address = f"http://{self._host}:{self._socket.getsockname()[1]}"
+        self.address = f"http://{addresses.bracketed(f'{self._host}:{self._socket.getsockname()[1]}')}"
+        log.info("listening", address=self.address)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="rest")
 
     async def set_ready(self, ready: bool) -> None:

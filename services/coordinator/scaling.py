@@ -1,6 +1,6 @@
-"""Who can change the number of generators: the port, and its two small implementations.
+"""Who can change the number of generators: the port, and its small implementations.
 
-Kubernetes is the third, in `services.coordinator.kubernetes`.
+Kubernetes is another one, in `services.coordinator.kubernetes`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,23 @@ class NoScale:
         raise Conflict(
             "this coordinator does not run the generators; start or stop them where they run "
             "(SYNCLINE_KUBERNETES_STATEFULSET or SYNCLINE_GENERATORS_FILE would name them)"
+        )
+
+
+class Autoscaled:
+    """A number that an autoscaler chooses: it can be read, and a change would be undone in seconds."""
+
+    def __init__(self, scale: Scale, *, autoscaler: str) -> None:
+        self._scale = scale
+        self._autoscaler = autoscaler
+
+    async def wanted(self) -> int | None:
+        return await self._scale.wanted()
+
+    async def change(self, replicas: int) -> None:
+        raise Conflict(
+            f"{self._autoscaler} chooses the number of generators and would undo this; change its bounds "
+            "(inference.autoscaling.minReplicas and maxReplicas of the chart), or pause it"
         )
 
 

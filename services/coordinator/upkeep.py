@@ -227,7 +227,7 @@ class Upkeep:
                 self._run.emit("evaluation", row)
                 metrics.observe_evaluation(row)
             if rows:
-                update_standings(self._run)
+                await update_standings(self._run)
                 self.progress()
 
     # -- stalls --------------------------------------------------------------------------------------

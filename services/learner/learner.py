@@ -13,6 +13,7 @@ from services.learner.attempt import Attempt
 from services.learner.crew import Crew
 from services.learner.settings import LearnerSettings
 from syncline import runspec
+from syncline.cache import Cache
 from syncline.errors import Busy, Conflict, SynclineError, Unavailable
 from syncline.v1.learner_service_pb2 import LearnerServiceGetStatusResponse, TrainRequest
 
@@ -27,6 +28,7 @@ class Learner:
         self._crew = crew
         self._settings = settings
         self._redis = redis
+        self._cache = Cache(settings.cache_root)
         self._attempt: Attempt | None = None
         self._starting = asyncio.Lock()
         self._draining = False
@@ -46,11 +48,11 @@ class Learner:
                     raise Conflict(f"learner {self.id} trains run {current.run_id}, step {current.step}; stop it first")
                 current.stop(Conflict(f"another Train call took over run {current.run_id}"))
                 if not await current.wait(self._settings.stop_timeout_s):
-                    raise Busy(
-                        f"learner {self.id} is still {current.phase} for run {current.run_id}, which was stopped"
-                    )
+                    raise Busy(f"learner {self.id} is still {current.phase} for run {current.run_id}, which is over")
             log.info("attempt_started", run=request.run_id)
-            self._attempt = Attempt(request, settings=self._settings, redis=self._redis, crew=self._crew)
+            self._attempt = Attempt(
+                request, settings=self._settings, redis=self._redis, cache=self._cache, crew=self._crew
+            )
             return self._attempt
 
     def stop(self, run_id: str, *, reason: str) -> bool:

@@ -8,10 +8,11 @@ from itertools import chain
 from statistics import fmean, pstdev
 
 from services.learner.batch import PlannedGroup
-from services.learner.door import VERDICTS, rewards_of
+from services.learner.door import rewards_of
 from services.learner.step import Update
 from syncline.v1.learner_service_pb2 import SampleRecord, StepReport, TaskReport
 from syncline.v1.rollout_pb2 import FINISH_REASON_LENGTH
+from syncline.wire_names import FINAL_VERDICTS
 
 _TASKS_SHOWN = 2
 
@@ -58,7 +59,7 @@ def _task_report(
         groups=len(groups),
         dropped=Counter(group.plan.cause for group in groups if not group.plan.rows),
         reward_mean=fmean(rewards) if rewards else None,
-        verdicts=Counter(VERDICTS[verdict.status] for group in groups for verdict in group.scored.verdicts),
+        verdicts=Counter(FINAL_VERDICTS[verdict.status] for group in groups for verdict in group.scored.verdicts),
         pairs=sum(len(group.plan.pairs) for group in groups),
         length_mean=fmean(lengths) if lengths else None,
         metrics={
@@ -123,7 +124,7 @@ def _record(group: PlannedGroup, index: int, *, role: str) -> SampleRecord:
         completion=rollout.samples[index].text,
         answer=rollout.task.answer,
         reward=verdict.score,
-        verdict=VERDICTS[verdict.status],
+        verdict=FINAL_VERDICTS[verdict.status],
         role=role,
         generator=rollout.generator,
     )

@@ -1,4 +1,4 @@
-"""Opening a run: the seed model, or the newest saved state that can be trusted, and what is published on disk."""
+"""Opening a run: the seed model, or the newest saved state that can be trusted, and what is published."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 import torch
@@ -21,10 +20,12 @@ from services.learner.reference import Reference
 from services.learner.retention import is_published, sync_versions_at
 from services.learner.settings import LearnerSettings
 from services.learner.step import Trainer
-from syncline import checkpoints, recording
-from syncline.algo.registry import build_algorithm
-from syncline.errors import CheckpointError, FieldProblem, InvalidSpec, RunFailed
+from syncline import published, seeds
+from syncline.algorithmspec import build_algorithm
+from syncline.cache import Cache
+from syncline.errors import CheckpointError, RunFailed
 from syncline.runspec import RunSpec
+from syncline.storage import Storage
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
 
 log = structlog.get_logger()
@@ -36,11 +37,9 @@ class Run:
 
     id: str
     spec: RunSpec
-    dir: Path
-
-    @property
-    def seed_folder(self) -> Path:
-        return Path(self.spec.model.path)
+    storage: Storage
+    cache: Cache
+    """For local copies of a remote seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,12 @@ class Opened:
 def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks = ALONE) -> Opened:
     """Load the seed, go on from the newest usable state, and publish what generators need to start.
 
-    Afterwards the disk holds the run as it was at `first_step`: what an earlier attempt made beyond it, and what is
+    Afterwards its storage holds the run as it was at `first_step`: what an earlier attempt made beyond it, and what is
     damaged, is set aside until the next state is saved, as this attempt makes it anew. All ranks open a run together;
-    what is on disk is for rank 0 to judge and to change.
+    what is there is for rank 0 to judge and to change.
 
-    Raises InvalidSpec; Unavailable, with nothing changed, when something cannot be read at the moment; CheckpointError
-    when the storage refuses; and RunFailed when there are saved states and none can be used.
+    Raises InvalidSpec, and what `seeds.fetch` raises; Unavailable when something cannot be read at the moment;
+    CheckpointError when the storage refuses; and RunFailed when there are saved states and none can be used.
     """
     started = time.monotonic()
     trainer = _seed_trainer(run, settings=settings, stop=stop, ranks=ranks)
@@ -76,23 +75,18 @@ def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, rank
     ranks.on_first(lambda: _sweep(run))
     if first_step not in verified and first_step > 0 and is_published(run.spec, first_step):
         publish_version(run, trainer.policy, version=first_step)
-    folders = [checkpoints.version_folder(run.dir, version) for version in checkpoints.published(run.dir)]
-    published = tuple(checkpoints.handle_of(folder) for folder in folders) if ranks.rank == 0 else ()
-    history = state.history_of(run.dir, first_step) if ranks.rank == 0 and first_step > 0 else History()
+    handles: tuple[CheckpointHandle, ...] = ()
+    history = History()
+    if ranks.rank == 0:
+        handles = tuple(published.handle_of(run.storage, version) for version in published.versions(run.storage))
+        history = state.history_of(run.storage, first_step) if first_step > 0 else history
     log.info("run_opened", run=run.id, first_step=first_step, seconds=round(time.monotonic() - started, 3))
-    return Opened(trainer, first_step, published, history, skipped=(*damaged, *skipped))
+    return Opened(trainer, first_step, handles, history, skipped=(*damaged, *skipped))
 
 
 def publish_version(run: Run, policy: Policy, *, version: int) -> CheckpointHandle:
     """Publish the policy as `version` of the run; all ranks together."""
-    return publish(
-        policy,
-        run_id=run.id,
-        run_dir=run.dir,
-        version=version,
-        dtype=run.spec.model.dtype,
-        seed_folder=run.seed_folder,
-    )
+    return publish(policy, run_id=run.id, storage=run.storage, version=version, dtype=run.spec.model.dtype)
 
 
 def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks) -> Trainer:
@@ -102,19 +96,18 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
     if ranks.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)  # of this thread: collectives use the current one
     _make_deterministic(spec.seed, threads=settings.torch_threads)
-    try:
-        algorithm = build_algorithm(spec.algorithm.model_dump())
-    except ValueError as error:
-        raise InvalidSpec([FieldProblem("algorithm", str(error), "options that fit together")]) from error
+    # Rank 0 alone reads the weights: see Policy.
+    seed = ranks.together(lambda: seeds.fetch(spec.model.path, cache=run.cache, weights=ranks.rank == 0))
     policy = Policy.trainable(
-        run.seed_folder,
+        seed.folder,
         dtype=dtype,
         device=device,
         ranks=ranks,
         recompute=spec.model.activation_checkpointing,
     )
     reference = Reference(
-        run_dir=run.dir,
+        seed_folder=seed.folder,
+        storage=run.storage,
         sync=spec.reference.sync,
         dtype=dtype,
         device=device,
@@ -125,7 +118,7 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
         policy=policy,
         reference=reference,
         optimizer=build_optimizer(policy, spec.optimizer),
-        algorithm=algorithm,
+        algorithm=build_algorithm(spec.algorithm),
         micro_batch_tokens=settings.micro_batch_tokens,
         stop=stop,
         ranks=ranks,
@@ -147,17 +140,18 @@ def _verified_versions(run: Run) -> tuple[list[int], list[str]]:
     they can be published anew. Raises Unavailable when one cannot be read at the moment."""
     verified: list[int] = []
     damaged: list[str] = []
-    for version in checkpoints.published(run.dir):
-        folder = checkpoints.version_folder(run.dir, version)
+    for version in published.versions(run.storage):
+        name = published.name_of(version)
         try:
-            meta = checkpoints.verify_folder(folder).meta
+            meta = run.storage.check(name).meta
             if (meta.get("run_id"), meta.get("version")) != (run.id, version):
-                raise CheckpointError(f"{folder} is version {meta.get('version')} of run {meta.get('run_id')}")
+                where = run.storage.place_of(name)
+                raise CheckpointError(f"{where} is version {meta.get('version')} of run {meta.get('run_id')}")
             verified.append(version)
         except CheckpointError as error:
             log.warning("checkpoint_set_aside", version=version, error=error.message)
             damaged.append(f"version {version} is damaged: {error.message}")
-            checkpoints.set_aside([folder])
+            run.storage.set_aside([name])
     return verified, damaged
 
 
@@ -166,15 +160,15 @@ def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> tuple[
     ones were skipped. 0 leaves the seed, where no state was saved. Raises RunFailed when none of them can be used."""
     ranks = trainer.ranks
     skipped: list[str] = []
-    for step in reversed(ranks.on_first(lambda: state.saved_steps(run.dir))):
+    for step in reversed(ranks.on_first(lambda: state.saved_steps(run.storage))):
         try:
             if step > run.spec.steps:
                 raise CheckpointError(f"the run has {run.spec.steps} steps")
-            ranks.on_first(lambda step=step: state.verify(run.dir, step, run_id=run.id, spec=run.spec))  # type: ignore[misc]
+            ranks.on_first(lambda step=step: state.verify(run.storage, step, run_id=run.id, spec=run.spec))  # type: ignore[misc]
             needed = {version for version in sync_versions_at(run.spec, step) if 0 < version < step}
             if lost := sorted(needed - verified):
                 raise CheckpointError(f"its rollouts are those of version {lost[0]}, which is damaged or gone")
-            state.restore(trainer, run_dir=run.dir, step=step)
+            state.restore(trainer, storage=run.storage, step=step)
         except CheckpointError as error:
             log.warning("state_skipped", step=step, error=error.message)
             skipped.append(f"the state of step {step} cannot be used: {error.message}")
@@ -183,23 +177,24 @@ def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> tuple[
     if skipped:
         raise RunFailed(
             f"none of the saved states can be used: {'; '.join(skipped)}. Mend them and resume the run, or move "
-            f"{run.dir / 'state'} away first to let it begin again from the seed model"
+            f"{run.storage.place_of(state.FOLDER)} away first to let it begin again from the seed model"
         )
     return 0, []
 
 
 def _set_aside_beyond(run: Run, step: int) -> None:
-    versions = [version for version in checkpoints.published(run.dir) if version > step]
-    steps = [saved for saved in state.saved_steps(run.dir) if saved > step]
+    """What an abandoned attempt made. Rollouts that it recorded stay where they are: nobody reads beyond the step that
+    a run is at, and they are written over."""
+    versions = [version for version in published.versions(run.storage) if version > step]
+    steps = [saved for saved in state.saved_steps(run.storage) if saved > step]
     if versions or steps:
         log.info("abandoned_future_set_aside", step=step, versions=versions, states=steps)
-    checkpoints.set_aside(checkpoints.version_folder(run.dir, version) for version in versions)
-    checkpoints.set_aside(state.folder_of(run.dir, saved) for saved in steps)
-    checkpoints.set_aside(recording.recorded_from(run.dir, step))
+    run.storage.set_aside([published.name_of(version) for version in versions])
+    run.storage.set_aside([state.name_of(saved) for saved in steps])
 
 
 def _sweep(run: Run) -> None:
     """What a killed attempt was writing or deleting would stay for ever, gigabytes at a time."""
-    left = [path for part in state.PARTS for path in checkpoints.sweep(run.dir / part)]
+    left = [place for parent in (published.FOLDER, state.FOLDER) for place in run.storage.sweep(parent)]
     if left:
-        log.info("leftovers_deleted", paths=[str(path) for path in left])
+        log.info("leftovers_deleted", left=left)

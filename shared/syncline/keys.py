@@ -11,6 +11,7 @@ Others:
     syncline:open                      set of runs whose work is wanted; a hand-over of any other run is dropped
     syncline:admitted:{run}            steps admitted so far; another number, or none, tells that Redis lost data
     syncline:member:{role}:{id}        registration of a live process, expires with its lease
+    syncline:wanted                    run and version that every generator should hold; absent while none is wanted
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 PREFIX = "syncline"
 OPEN_RUNS = f"{PREFIX}:open"
 ROLLOUTS = f"{PREFIX}:rollouts"
+WANTED = f"{PREFIX}:wanted"
 
 INFERENCE_GROUP = "inference"
 REWARD_GROUP = "reward"

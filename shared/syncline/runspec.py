@@ -10,22 +10,33 @@ Importing this module loads pydantic and nothing heavier.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from syncline.algo.schedule import Change, Period, Schedule
-from syncline.algorithmspec import GRPO, AlgorithmSpec, Preference
+from syncline.algorithmspec import AlgorithmSpec
 from syncline.errors import Conflict, FieldProblem, InvalidSpec
-from syncline.rewardspec import JudgeReward, MathReward, Name, Part, RewardSpec
+from syncline.rewardspec import JudgeSpec, MathSpec, RewardSpec
+from syncline.spec_part import Name, Part
 from syncline.spec_problems import problems_in_json, problems_of
+
+# Far beyond any sensible run, and near enough that a slip of the finger does not fill the coordinator's memory.
+MOST_STEPS = 1_000_000
+MOST_PROMPTS_PER_STEP = 65_536
+MOST_SAMPLES_PER_STEP = 262_144
+MOST_TOKENS = 1_048_576
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 
 
 class Model(Part):
     """The seed model."""
 
     path: str = Field(min_length=1)
-    """Folder in Hugging Face layout, or another run's checkpoint: run://RUN/final, run://RUN/best, run://RUN/v50."""
+    """Folder in Hugging Face layout, here, at s3://bucket/prefix or hf://org/name (and @revision); or another run's
+    checkpoint: run://RUN/final, run://RUN/best, run://RUN/v50."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that learner and generators compute in."""
     activation_checkpointing: bool = False
@@ -85,7 +96,7 @@ class Generation(Part):
     temperature: float = Field(default=1.0, gt=0.0, le=10.0)
     """Above 0: at 0 all samples of a prompt are the same."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(default=1024, ge=1)
+    max_tokens: MaxTokens = 1024
 
 
 class Task(Part):
@@ -93,15 +104,15 @@ class Task(Part):
 
     name: Name
     data: str | None = Field(default=None, min_length=1)
-    """JSONL or Parquet with rows {"prompt": str | messages, "answer": str?}. Not read where rollouts come from a file,
-    and only there it may be left out."""
+    """JSONL or Parquet, or its s3:// URL, with rows {"prompt": str | messages, "answer": str?}. Not read where rollouts
+    come from a file, and only there it may be left out."""
     reward: RewardSpec
     pairs: PairRule | None = None
     """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules). The rule says
     what counts as better; dpo takes one such pair of a prompt, group_dpo and group_dpo_grpo take all of them."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of each batch, relative to the other tasks."""
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: MaxTokens | None = None
     """Overrides generation.max_tokens."""
 
     @property
@@ -120,7 +131,7 @@ class Optimizer(Part):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0.0)
     grad_clip: float = Field(default=0.1, gt=0.0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
     schedule: Literal["constant", "cosine"] = "constant"
 
 
@@ -129,13 +140,13 @@ class Evaluation(Part):
 
     name: Name
     data: str = Field(min_length=1)
-    reward: RewardSpec = MathReward(type="math")
-    every: int | None = Field(default=None, ge=1)
+    reward: RewardSpec = MathSpec(type="math")
+    every: Steps | None = None
     """Steps between evaluations; null evaluates only before and after."""
     samples: int = Field(default=1, ge=1, le=1024)
     temperature: float = Field(default=0.6, ge=0.0, le=10.0)
     top_p: float = Field(default=0.9, gt=0.0, le=1.0)
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: MaxTokens | None = None
     """Overrides generation.max_tokens."""
 
 
@@ -155,7 +166,8 @@ class Rollouts(Part):
     model_config = ConfigDict(populate_by_name=True)
 
     source: str | None = Field(default=None, alias="from", min_length=1)
-    """A file of rollouts (`syncline export rollouts`; .jsonl or .jsonl.gz) to train on offline; null generates live.
+    """A file of rollouts (`syncline export rollouts`; .jsonl or .jsonl.gz), or its s3:// URL, to train on offline; null
+    generates live.
 
     Rows go to the tasks of their names, which say how pairs are made and how the tasks are mixed; the rewards are those
     of the file. Each task takes its rows as they lie, then again in shuffled epochs. So the spec of an exported run
@@ -168,9 +180,9 @@ class Rollouts(Part):
 class Checkpoints(Part):
     """Saved training states and the published weights that are kept."""
 
-    every: int = Field(default=50, ge=1)
+    every: Steps = 50
     """Steps between saved training states."""
-    keep: int = Field(default=3, ge=2)
+    keep: int = Field(default=3, ge=2, le=MOST_STEPS)
     """Newest published checkpoints to keep, beside those in use. At least 2: one may be in the writing."""
     best: Best | None = None
     """What `best` means; its checkpoint is kept beside the newest. null: the score of the first evaluation set."""
@@ -186,8 +198,8 @@ class RunSpec(Part):
     reference: Reference = Reference()
     sync: Sync = Sync()
     rollouts: Rollouts = Rollouts()
-    steps: int = Field(ge=1)
-    prompts_per_step: int = Field(default=32, ge=1)
+    steps: Steps
+    prompts_per_step: int = Field(default=32, ge=1, le=MOST_PROMPTS_PER_STEP)
     generation: Generation = Generation()
     tasks: tuple[Task, ...] = Field(min_length=1)
     optimizer: Optimizer = Optimizer()
@@ -198,11 +210,13 @@ class RunSpec(Part):
     def _parts_fit_together(self) -> RunSpec:
         problems = [
             *self._names_twice(),
+            *self._size_problems(),
             *self._data_problems(),
             *self._reward_problems(),
             *self._sync_problems(),
             *self._algorithm_problems(),
             *self._importance_problems(),
+            *self._warmup_problems(),
             *self._best_problems(),
         ]
         if problems:
@@ -216,64 +230,30 @@ class RunSpec(Part):
                 if name in names[:index]:
                     yield FieldProblem(f"{field}.{index}.name", f"{name!r} is used twice", "a name of its own for each")
 
+    def _data_problems(self) -> Iterator[FieldProblem]:
+        for index, task in enumerate(self.tasks):
+            if task.data is None and self.rollouts.source is None:
+                yield FieldProblem(f"tasks.{index}.data", "missing", "a file of prompts (or rollouts.from for the run)")
+
+    def _size_problems(self) -> Iterator[FieldProblem]:
+        samples = self.prompts_per_step * self.generation.samples_per_prompt
+        if samples > MOST_SAMPLES_PER_STEP:
+            problem = f"{self.prompts_per_step} prompts of {self.generation.samples_per_prompt} samples are {samples}"
+            yield FieldProblem("prompts_per_step", problem, f"at most {MOST_SAMPLES_PER_STEP} samples a step")
+
     def _reward_problems(self) -> Iterator[FieldProblem]:
         for index, task in enumerate(self.tasks):
             if task.pair_rule.type == "random" and task.reward.graded:
                 problem = f"random pairs need a reward of right or wrong, and this {task.reward.type!r} is graded"
                 yield FieldProblem(f"tasks.{index}.pairs.type", problem, "'best_vs_worst'")
-            if isinstance(task.reward, JudgeReward) and task.reward.mode == "versus_seed":
+            if isinstance(task.reward, JudgeSpec) and task.reward.mode == "versus_seed":
                 problem = "versus_seed compares with the seed model's answers, which only evaluations have"
                 yield FieldProblem(f"tasks.{index}.reward.mode", problem, "'pointwise' or 'pairwise'")
         for index, evaluation in enumerate(self.evaluation):
             reward = evaluation.reward
-            if isinstance(reward, JudgeReward) and reward.mode == "pairwise" and evaluation.samples < 2:
+            if isinstance(reward, JudgeSpec) and reward.mode == "pairwise" and evaluation.samples < 2:
                 problem = "pairwise compares the samples of a prompt with each other, and there is one"
                 yield FieldProblem(f"evaluation.{index}.samples", problem, "at least 2, or the mode versus_seed")
-
-    def _algorithm_problems(self) -> Iterator[FieldProblem]:
-        """Options that contradict each other, or that nothing would follow."""
-        algorithm = self.algorithm
-        if isinstance(algorithm, GRPO):
-            if algorithm.clip and algorithm.importance_cap:
-                problem = "clip and importance_cap are two cures for the same ratio"
-                yield FieldProblem("algorithm.clip", problem, "one of the two")
-            if self.reference.sync and not algorithm.beta:
-                problem = "there is no reference without a KL term (algorithm.beta)"
-                yield FieldProblem("reference.sync", problem, "false")
-        if self.optimizer.warmup_steps > self.steps:
-            problem = f"{self.optimizer.warmup_steps} is more than the run's {self.steps} steps"
-            yield FieldProblem("optimizer.warmup_steps", problem, f"at most {self.steps}")
-
-    def _importance_problems(self) -> Iterator[FieldProblem]:
-        """Another temperature draws from another distribution than the one whose log-probabilities are reported, and a
-        ratio to those would not weight what was drawn."""
-        if self.rollouts.source is not None or (self.generation.temperature, self.generation.top_p) == (1.0, 1.0):
-            return
-        for option in ("clip", "importance_cap"):
-            if getattr(self.algorithm, option, None) is not None:
-                problem = "generators report log-probabilities at temperature 1 and top_p 1, and sample at others"
-                allowed = "null, or generation at temperature 1 and top_p 1"
-                yield FieldProblem(f"algorithm.{option}", problem, allowed)
-
-    def warnings(self) -> list[FieldProblem]:
-        """What can be meant as it is written and yet may surprise."""
-        found = []
-        periods = {self.sync.period, *(change.period for change in self.sync.changes)}
-        if self.reference.sync and periods == {"never"}:
-            problem = "the generators are never synced, so the reference stays at the seed"
-            found.append(FieldProblem("reference.sync", problem, "false, or a sync.period"))
-        algorithm = self.algorithm
-        if not isinstance(algorithm, Preference):
-            for index, task in enumerate(self.tasks):
-                if task.pairs is not None:
-                    problem = f"{algorithm.name!r} trains on whole groups; the rule only makes the pairs of an export"
-                    found.append(FieldProblem(f"tasks.{index}.pairs", problem, "null, or an algorithm with pairs"))
-        if isinstance(algorithm, GRPO) and algorithm.clip is None and algorithm.importance_cap is None:
-            oldest = max(map(self.schedule().staleness, range(self.steps)))
-            if oldest:
-                problem = f"steps train on rollouts that are up to {oldest} updates old, and nothing corrects for it"
-                found.append(FieldProblem("algorithm.importance_cap", problem, "2.0, say, or a clip range"))
-        return found
 
     def _sync_problems(self) -> Iterator[FieldProblem]:
         periods = [
@@ -307,6 +287,56 @@ class RunSpec(Part):
             problem = f"{period} is more than the run's {self.steps} steps, so the generators would never be synced"
             yield FieldProblem(field, problem, f"at most {self.steps}, or never")
 
+    def _algorithm_problems(self) -> Iterator[FieldProblem]:
+        for found in self.algorithm.problems():
+            yield replace(found, path=f"algorithm.{found.path}")
+        if self.reference.sync and not self.algorithm.uses_reference:
+            problem = "there is no reference without a KL term (algorithm.beta)"
+            yield FieldProblem("reference.sync", problem, "false")
+
+    def _importance_problems(self) -> Iterator[FieldProblem]:
+        """Another temperature draws from another distribution than the one whose log-probabilities are reported, and a
+        ratio to those would not weight what was drawn."""
+        if self.rollouts.source is not None or (self.generation.temperature, self.generation.top_p) == (1.0, 1.0):
+            return
+        for option in ("clip", "importance_cap"):
+            if getattr(self.algorithm, option, None) is not None:
+                problem = "generators report log-probabilities at temperature 1 and top_p 1, and sample at others"
+                allowed = "null, or generation at temperature 1 and top_p 1"
+                yield FieldProblem(f"algorithm.{option}", problem, allowed)
+
+    def _warmup_problems(self) -> Iterator[FieldProblem]:
+        if self.optimizer.warmup_steps > self.steps:
+            problem = f"{self.optimizer.warmup_steps} is more than the run's {self.steps} steps"
+            yield FieldProblem("optimizer.warmup_steps", problem, f"at most {self.steps}")
+
+    def warnings(self) -> list[FieldProblem]:
+        """What can be meant as it is written and yet may surprise."""
+        found = []
+        periods = {self.sync.period, *(change.period for change in self.sync.changes)}
+        if self.reference.sync and periods == {"never"}:
+            problem = "the generators are never synced, so the reference stays at the seed"
+            found.append(FieldProblem("reference.sync", problem, "false, or a sync.period"))
+        if not self.algorithm.trains_on_pairs:
+            for index, task in enumerate(self.tasks):
+                if task.pairs is not None:
+                    problem = (
+                        f"{self.algorithm.name!r} trains on whole groups; the rule only makes the pairs of an export"
+                    )
+                    found.append(FieldProblem(f"tasks.{index}.pairs", problem, "null, or an algorithm with pairs"))
+        if self.algorithm.wants_fresh_rollouts and (oldest := self._oldest_rollouts()):
+            problem = f"steps train on rollouts that are up to {oldest} updates old, and nothing corrects for it"
+            found.append(FieldProblem("algorithm.importance_cap", problem, "2.0, say, or a clip range"))
+        return found
+
+    def _oldest_rollouts(self) -> int:
+        """The largest staleness of the run: that of the last step of some window."""
+        schedule, oldest, step = self.schedule(), 0, 0
+        while step < self.steps:
+            window = schedule.window(step)
+            oldest, step = max(oldest, schedule.staleness(window.stop - 1)), window.stop
+        return oldest
+
     def _best_problems(self) -> Iterator[FieldProblem]:
         best, sets = self.checkpoints.best, {evaluation.name: evaluation for evaluation in self.evaluation}
         if best is None:
@@ -332,11 +362,6 @@ class RunSpec(Part):
             for evaluation in self.evaluation
             if version in (0, self.steps) or (evaluation.every is not None and version % evaluation.every == 0)
         )
-
-    def _data_problems(self) -> Iterator[FieldProblem]:
-        for index, task in enumerate(self.tasks):
-            if task.data is None and self.rollouts.source is None:
-                yield FieldProblem(f"tasks.{index}.data", "missing", "a file of prompts (or rollouts.from for the run)")
 
     def schedule(self) -> Schedule:
         """The sync schedule of this run."""
@@ -380,7 +405,7 @@ def parse(data: Mapping[str, Any] | Any) -> RunSpec:
     try:
         return _RUN_SPEC.validate_python(data)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error.errors(include_url=False), data, model=RunSpec)) from None
+        raise InvalidSpec(problems_of(error.errors(include_url=False), data, RunSpec)) from None
 
 
 def parse_json(text: str) -> RunSpec:
@@ -388,4 +413,4 @@ def parse_json(text: str) -> RunSpec:
     try:
         return _RUN_SPEC.validate_json(text)
     except ValidationError as error:
-        raise InvalidSpec(problems_in_json(error, text, model=RunSpec)) from None
+        raise InvalidSpec(problems_in_json(error, text, RunSpec)) from None

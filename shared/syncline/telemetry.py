@@ -8,6 +8,7 @@ import sys
 import structlog
 from prometheus_client import start_http_server
 
+from syncline import addresses
 from syncline.settings import ServiceSettings
 
 
@@ -32,5 +33,5 @@ def setup(service: str, settings: ServiceSettings) -> None:
     structlog.contextvars.bind_contextvars(service=service)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
     if settings.metrics_bind:
-        host, _, port = settings.metrics_bind.rpartition(":")
-        start_http_server(int(port), addr=host or "127.0.0.1")
+        host, port = addresses.listening(settings.metrics_bind)
+        start_http_server(port, addr=host or "127.0.0.1")

@@ -13,8 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from services.learner import state
-from syncline import checkpoints
+from syncline import checkpoints, published
 from syncline.runspec import RunSpec
+from syncline.storage import FolderStorage
 from syncline.v1.learner_service_pb2 import TrainResponse
 from tests.chaos.small_disk import small_disk
 from tests.integration.learner_world import (
@@ -49,8 +50,8 @@ async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
 
 def assert_usable(world: World, spec: RunSpec, *, step: int) -> None:
     """The state before `step` and the version of that number are whole, and nothing half-written lies beside them."""
-    state.verify(world.run_dir, step, run_id=RUN, spec=spec)
-    checkpoints.verify_folder(checkpoints.version_folder(world.run_dir, step))
+    state.verify(FolderStorage(world.run_dir), step, run_id=RUN, spec=spec)
+    checkpoints.verify_folder(world.run_dir / published.name_of(step))
     assert [path.name for kind in ("state", "checkpoints") for path in (world.run_dir / kind).glob(".*")] == []
 
 
@@ -70,7 +71,7 @@ async def test_a_full_disk_fails_the_run_with_a_clear_word_and_freed_space_lets_
             async for event in world.stub.Train(world.request(spec)):
                 events.append(event)
                 if kinds([event]) == ["step 2"]:
-                    room = _size(checkpoints.version_folder(world.run_dir, 2)) + 32_768
+                    room = _size(world.run_dir / published.name_of(2)) + 32_768
                     disk.fill(but=room if what == "state" else 0)
                     await world.add(groups_of(spec, [3]))
             # Then the attempt ends with a word, and what was saved is whole
@@ -116,9 +117,9 @@ async def test_the_checkpoint_before_a_damaged_one_is_used(
         await world.train_on(spec, groups)
         # Given the newest state damaged, or with the newest version that its steps train on
         if what == "state":
-            folder, file = state.folder_of(world.run_dir, 6), "tensors-00000.safetensors"
+            folder, file = world.run_dir / state.name_of(6), "tensors-00000.safetensors"
         else:
-            folder, file = checkpoints.version_folder(world.run_dir, 4), "model.safetensors"
+            folder, file = (world.run_dir / published.name_of(4)), "model.safetensors"
         _damage(folder, file, damage)
         await redis.flushall()
         events = await world.train(spec, until=lambda event: event.HasField("loaded"))
@@ -146,7 +147,7 @@ async def test_what_cannot_be_read_at_the_moment_breaks_the_attempt_and_nothing_
 ) -> None:
     spec = spec_of(model, steps=6, sync={"period": 4}, checkpoints={"every": 1, "keep": 3})
     last = final_digest(await world.train_on(spec, groups_of(spec, range(6))))
-    file = state.folder_of(world.run_dir, 6) / "tensors-00000.safetensors"
+    file = (world.run_dir / state.name_of(6)) / "tensors-00000.safetensors"
     if what == "version":
         file = version_file(world, 4)
     before = _files(world.run_dir)
@@ -168,12 +169,12 @@ async def test_a_run_does_not_begin_again_while_it_has_states_that_cannot_be_use
     groups = groups_of(spec, range(4))
     last = final_digest(await world.train_on(spec, groups))
     for step in (2, 4):
-        _damage(state.folder_of(world.run_dir, step), "tensors-00000.safetensors", "truncated")
+        _damage(world.run_dir / state.name_of(step), "tensors-00000.safetensors", "truncated")
     (failed,) = await world.train(spec)
     assert failed.failed.code == "run_failed"
     for text in ("step-000002", "step-000004", f"move {world.run_dir}/state away"):
         assert text in failed.failed.message
-    assert state.saved_steps(world.run_dir) == [2, 4]
+    assert state.saved_steps(FolderStorage(world.run_dir)) == [2, 4]
     # When somebody does so, it begins again
     (world.run_dir / "state").rename(world.run_dir.parent / "gone")
     await world.redis.flushall()

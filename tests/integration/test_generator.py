@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from services.inference.engine import Completion, GroupRequest
 from services.inference.engines import create_engine
+from services.inference.engines.transformers import TransformersEngine
 from services.inference.generator import Generator
 from services.inference.servicer import InferenceServicer
 from services.inference.worker import Worker
 from syncline import keys, rpc
-from syncline.errors import Conflict, DigestMismatch, EngineDead, ProbeMismatch
+from syncline.cache import Cache
+from syncline.errors import CheckpointError, Conflict, DigestMismatch, EngineDead, ProbeMismatch, Unavailable
 from syncline.streams import Streams
 from syncline.v1 import inference_service_pb2 as pb
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
@@ -38,7 +41,7 @@ def handles(tmp_path_factory: pytest.TempPathFactory) -> list[CheckpointHandle]:
 
 @pytest.fixture
 async def generator() -> AsyncIterator[Generator]:
-    generator = Generator(create_engine("transformers"))
+    generator = Generator(create_engine("transformers"), cache=Cache(Path("never-made")))
     yield generator
     await generator.close()
 
@@ -124,7 +127,7 @@ async def test_who_generates_does_not_matter(redis: Redis, handles: list[Checkpo
 
     async def samples(names: list[str]) -> list[bytes]:
         await redis.flushall()
-        generators = [Generator(create_engine("transformers")) for _ in names]
+        generators = [Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in names]
         for each in generators:
             await each.load(handles[0])
         await admit(redis, tasks)
@@ -173,10 +176,44 @@ async def test_a_probe_that_differs_is_an_error_with_both_numbers_and_nothing_is
     await generator.check()
 
 
+class StuckEngine(TransformersEngine):
+    """An engine that takes groups and never finishes one, until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(TransformersEngine.Options())
+        self.closed = asyncio.Event()
+
+    async def generate(self, request: GroupRequest) -> tuple[Completion, ...]:
+        await self.closed.wait()
+        raise EngineDead("the engine was closed")
+
+    async def close(self) -> None:
+        self.closed.set()
+        await super().close()
+
+
+async def test_groups_that_never_end_are_named_and_handed_back_and_the_next_load_builds_the_engine_anew(
+    redis: Redis, handles: list[CheckpointHandle]
+) -> None:
+    generator = Generator(StuckEngine(), cache=Cache(Path("never-made")), groups_deadline_s=0.5)
+    await generator.load(handles[0])
+    async with working(generator, redis):
+        streams = await admit(redis, [task(7)])
+        await until(lambda: generator.running == 1)
+        with pytest.raises(EngineDead, match=r"did not finish prompt 7 of step 0 of run-1 within 0\.5 s"):
+            await generator.load(handles[1])
+        await until(lambda: generator.running == 0)
+    assert await streams.outstanding([keys.prompts(RUN, 0)]) == [1]
+    assert generator.held is None
+    await generator.load(handles[1])
+    await generator.check()
+    await generator.close()
+
+
 async def test_a_drain_hands_back_what_is_not_finished_and_another_finishes_it(
     redis: Redis, handles: list[CheckpointHandle]
 ) -> None:
-    leaving, staying = (Generator(create_engine("transformers")) for _ in range(2))
+    leaving, staying = (Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in range(2))
     for each in (leaving, staying):
         await each.load(handles[0])
     tasks = [task(index, max_tokens=200) for index in range(8)]
@@ -192,6 +229,60 @@ async def test_a_drain_hands_back_what_is_not_finished_and_another_finishes_it(
         await leaving.load(handles[1])
     for each in (leaving, staying):
         await each.close()
+
+
+async def test_a_drain_with_time_finishes_what_is_in_the_engine_and_takes_nothing_new(
+    redis: Redis, handles: list[CheckpointHandle]
+) -> None:
+    leaving, staying = (Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in range(2))
+    for each in (leaving, staying):
+        await each.load(handles[0])
+    tasks = [task(index, max_tokens=400) for index in range(8)]
+    async with working(leaving, redis, "leaving") as worker:
+        await admit(redis, tasks)
+        await until(lambda: leaving.running > 0)
+        under_way, done = leaving.running, leaving.groups_total
+        # When it drains beside another one, for longer than its lease would last without being renewed
+        draining = asyncio.create_task(worker.drain(finish_s=60.0))
+        await until(lambda: leaving.phase == "draining")
+        async with working(staying, redis, "staying"):
+            found = await groups(redis, len(tasks))
+        assert await draining == 0, "nothing had to be handed back"
+    # Then the groups that were under way are its own, and the others went to the other one
+    assert leaving.groups_total == done + under_way
+    assert [group.task.key.prompt_index for group in found] == list(range(8))
+    assert sum(group.generator == "leaving" for group in found) == done + under_way
+    for each in (leaving, staying):
+        await each.close()
+
+
+async def test_a_generator_without_a_version_is_ready_until_one_is_wanted(
+    generator: Generator, handles: list[CheckpointHandle], tmp_path: Path
+) -> None:
+    await generator.check()
+    with pytest.raises(Unavailable, match=r"version 0 of run-1 is wanted, and the generator holds no version yet"):
+        await generator.check(wanted="version 0 of run-1")
+    # A handle that it cannot read leaves it so, and the reason is there to be read
+    unreadable = CheckpointHandle()
+    unreadable.CopyFrom(handles[0])
+    unreadable.uri = f"file://{tmp_path}/not-mounted"
+    with pytest.raises(CheckpointError, match="has no manifest"):
+        await generator.load(unreadable)
+    assert "has no manifest" in generator.error
+    with pytest.raises(Unavailable, match=r"holds no version yet: .*has no manifest"):
+        await generator.check(wanted="version 0 of run-1")
+    await generator.check()  # when the run is over, it is none the worse
+    await generator.load(handles[0])
+    await generator.check(wanted="version 0 of run-1")
+    assert generator.error == ""
+
+
+async def test_a_first_load_shows_from_its_first_moment(generator: Generator, handles: list[CheckpointHandle]) -> None:
+    phases: list[str] = []
+    generator.on_change = lambda: phases.append(generator.phase)
+    await generator.load(handles[0])
+    assert phases[0] == "loading", "staging 16 GB takes minutes, in which it is not idle"
+    assert phases[-1] == "serving"
 
 
 async def test_a_task_on_the_wrong_stream_is_buried_and_never_answered(

@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from redis.asyncio import Redis
+from transformers import AutoTokenizer
 
 from services.coordinator.app import create_app
 from services.coordinator.best import update_standings
@@ -26,6 +28,8 @@ from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from syncline import keys, standings
 from syncline.state import RunEvent
+from syncline.storage import FolderStorage
+from syncline.streams import Streams
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
 
@@ -119,6 +123,8 @@ async def test_a_bad_spec_is_refused_with_the_fields_path(
     ("task", "path", "says"),
     [
         ({"data": "missing.jsonl"}, "tasks.0.data", "does not exist"),
+        ({"data": "model"}, "tasks.0.data", "is a folder"),
+        ({"data": "long.jsonl"}, "tasks.0.data", "every prompt is too long: the shortest has"),
         ({"data": "empty.jsonl"}, "tasks.0.data", "holds no rows"),
         ({"data": "no-prompt.jsonl"}, "tasks.0.data", "has no `prompt`"),
         ({"data": "no-answer.jsonl"}, "tasks.0.data", "has no `answer`"),
@@ -134,9 +140,69 @@ async def test_a_bad_task_is_refused_with_the_fields_path(
     (project / "no-prompt.jsonl").write_text('{"answer": "2"}\n')
     (project / "no-answer.jsonl").write_text('{"prompt": "1+1="}\n')
     (project / "messages.jsonl").write_text('{"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"}\n')
+    (project / "long.jsonl").write_text(json.dumps({"prompt": "1+" * 3000, "answer": "2"}))
     good = spec()["tasks"][0]
     refused = await api.post("/v1/runs", json=spec(tasks=[good | task]))
     await _assert_refused(api, refused, path, says)
+
+
+async def test_a_run_spec_is_json_whatever_its_content_type_says_or_yaml(api: httpx.AsyncClient) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what `curl -d` sends
+    as_json = await api.post("/v1/runs", content=json.dumps(spec()), headers=form | {"Idempotency-Key": "once"})
+    text = yaml.safe_dump(spec(), sort_keys=False)
+    headers = {"Content-Type": "application/yaml", "Idempotency-Key": "once"}
+    as_yaml = await api.post("/v1/runs", content=text, headers=headers)
+    assert (as_json.status_code, as_yaml.status_code) == (202, 202), as_yaml.text
+    assert as_yaml.json()["id"] == as_json.json()["id"], "the same run spec"
+    changed = await api.patch(f"/v1/runs/{as_json.json()['id']}", content='{"sync": {"period": 1}}', headers=form)
+    assert changed.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "path", "says"),
+    [
+        ('{"name": "a",\n "steps": }', "application/json", "body", "is no JSON: Expecting value at line 2, column 11"),
+        ('{"steps": 4, "steps": 5}', "application/json", "body", "has the key 'steps' twice"),
+        ('{"steps": NaN}', "text/plain", "body", "has NaN, which is no JSON number"),
+        ("[" * 100_000, "application/json", "body", "is nested too deeply"),
+        ("\xff", "application/json", "body", "is no JSON"),
+        ("a: [1", "application/yaml", "body", "line 1"),
+        ("steps: 4\nsteps: 5", "application/yaml", "body", "'steps' stands twice"),
+        ("a: &a [x]\nb: [*a, *a]", "application/yaml", "body", "aliases are not read here"),
+        ("5", "application/json", "$", "the document is a int"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_refused_with_the_place(
+    api: httpx.AsyncClient, body: str, kind: str, path: str, says: str
+) -> None:
+    refused = await api.post("/v1/runs", content=body, headers={"Content-Type": kind})
+    assert refused.status_code == 422, refused.text
+    (error,) = refused.json()["errors"]
+    assert error["path"] == path
+    assert says in error["problem"]
+
+
+@pytest.mark.parametrize("replicas", [True, "2", 1.5, None])
+async def test_a_number_of_generators_is_a_number(api: httpx.AsyncClient, replicas: object) -> None:
+    refused = await api.patch("/v1/fleet", json={"replicas": replicas})
+    assert refused.status_code == 422
+    (error,) = refused.json()["errors"]
+    assert (error["path"], error["allowed"]) == ("replicas", "an integer")
+
+
+async def test_a_file_of_several_versions_is_accepted_with_a_warning(api: httpx.AsyncClient, project: Path) -> None:
+    ids = AutoTokenizer.from_pretrained(project / "model")
+    sample = {"text": "46", "token_ids": ids("46", add_special_tokens=False)["input_ids"], "reward": 1.0}
+    sample["log_probs"] = [-1.0] * len(sample["token_ids"])
+    row = {"prompt": "12+34=", "prompt_token_ids": ids("12+34=")["input_ids"], "task": "math", "samples": [sample] * 2}
+    rows = [row | {"version": version} for version in (0, 5, 10)]
+    (project / "rollouts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    offline = spec(sync={"period": "never"}, rollouts={"from": "rollouts.jsonl"}, prompts_per_step=2)
+    created = await api.post("/v1/runs", json=offline)
+    assert created.status_code == 202, created.text
+    (warning,) = created.json()["warnings"]
+    assert warning["path"] == "rollouts.from"
+    assert "has rollouts of 3 versions, 0 to 10: they are not of one fixed policy" in warning["problem"]
 
 
 async def test_two_tasks_of_one_name_are_refused(api: httpx.AsyncClient) -> None:
@@ -185,6 +251,21 @@ async def test_a_pending_run_can_be_cancelled_once_and_for_all(api: httpx.AsyncC
         assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     summary = json.loads(Path(run["summary_path"]).read_text())
     assert (summary["state"], summary["steps"]) == ("cancelled", 0)
+
+
+async def test_work_that_a_run_left_open_is_closed_before_another_one_starts(project: Path, redis: Redis) -> None:
+    # Given a run that was cancelled while Redis did not answer
+    async with serving(project, redis) as (client, runs):
+        run = (await client.post("/v1/runs", json=spec())).json()
+        await client.post(f"/v1/runs/{run['id']}:cancel")
+        await Streams(redis).open_run(run["id"])
+        # When the coordinator looks for the next one
+        driving = asyncio.create_task(runs.run())
+        async with asyncio.timeout(10):
+            while await Streams(redis).open_runs():
+                await asyncio.sleep(0.01)
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
 
 
 async def test_what_does_not_exist_is_a_problem_document(api: httpx.AsyncClient) -> None:
@@ -324,7 +405,7 @@ async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Pa
             refused = await _start_from(api, f"{run.id}/{which}")
             await _says(refused, f"is starting, so its {which} checkpoint is not known; it has v0, v2, v4")
         for version, accuracy in ((0, 0.25), (2, 0.75), (4, 0.5)):
-            evaluate(run, version, accuracy)
+            await evaluate(run, version, accuracy)
         folder = str(run.folder.resolve() / "checkpoints" / "v000002")
         best = {"version": 2, "evaluation": "heldout", "metric": "score", "value": 0.75, "folder": folder}
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"] == best
@@ -383,14 +464,14 @@ async def test_a_run_that_goes_back_forgets_what_it_will_evaluate_anew(project: 
         run = runs.store.get((await api.post("/v1/runs", json=spec(evaluation=[HELD_OUT]))).json()["id"])
         for version, accuracy in ((0, 0.25), (2, 0.5), (4, 0.75)):
             publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
-            evaluate(run, version, accuracy)
+            await evaluate(run, version, accuracy)
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 4
         # When an attempt goes on from step 3, and what was published beyond it is deleted
         shutil.rmtree(run.folder / "checkpoints" / "v000004")
         run.rewind(3)
-        update_standings(run)
+        await update_standings(run)
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 2
-        assert standings.read(run.folder).of("heldout") == {0, 2}
+        assert standings.read(FolderStorage(run.folder)).of("heldout") == {0, 2}
 
 
 async def _says(refused: httpx.Response, problem: str) -> None:
@@ -478,6 +559,14 @@ async def test_without_a_token_only_loopback_names_are_answered(api: httpx.Async
     assert (refused.status_code, refused.json()["code"]) == (403, "foreign_host")
     for name in ("localhost:8080", "[::1]:8080", "127.0.0.1"):
         assert (await api.get("/v1/runs", headers={"Host": name})).status_code == 200
+
+
+async def test_a_page_of_another_address_cannot_act_from_an_old_browser_either(api: httpx.AsyncClient) -> None:
+    run = (await api.post("/v1/runs", json=spec())).json()
+    for origin, status in (("https://evil.example", 403), ("null", 403), ("http://127.0.0.1", 200)):
+        answer = await api.post(f"/v1/runs/{run['id']}:cancel", headers={"Origin": origin})
+        assert answer.status_code == status, origin
+    assert (await api.get("/v1/runs", headers={"Origin": "https://evil.example"})).status_code == 200
 
 
 async def test_readiness_tells_when_redis_is_gone(project: Path) -> None:

@@ -159,8 +159,8 @@ async def test_an_unavailable_reward_becomes_no_number_and_is_told_in_words(redi
             held_until = time.monotonic() + 1.5
             while time.monotonic() < held_until:
                 assert await redis.xlen(keys.scored(RUN)) == 0
-                assert "groups held: 1" in one.status()["waiting"]
-                assert "math: the judge is down" in one.status()["waiting"]
+                assert "groups held: 1" in one.status()["waiting"][RUN]
+                assert "math: the judge is down" in one.status()["waiting"][RUN]
                 await asyncio.sleep(0.05)
         # and when it is back, the group goes its way
         reward.down = False
@@ -250,6 +250,48 @@ async def test_a_drain_hands_back_what_is_not_finished_at_once(redis: Redis) -> 
     async with working(worker(redis, Scorer({"math": Exact()}), consumer="reward-1", lease_s=60.0)):
         await scored(redis, count=1, timeout_s=10)
         await nothing_left(redis)
+
+
+async def test_a_drain_with_time_finishes_what_is_in_work_and_takes_nothing_new(redis: Redis) -> None:
+    # given groups in work, under leases that would run out, and one more that comes later
+    reward = Exact()
+    reward.held_up.clear()
+    one = worker(redis, Scorer({"math": reward}), lease_s=0.5)
+    running = asyncio.create_task(one.run())
+    await add(redis, *(group("85", index=index) for index in range(3)))
+    await until(lambda: reward.asked == 3, what="three groups are in work")
+    # when the worker is drained beside another one
+    draining = asyncio.create_task(one.drain(finish_s=60.0))
+    other = worker(redis, Scorer({"math": Exact()}), consumer="reward-1", lease_s=0.5)
+    async with working(other):
+        await asyncio.sleep(0)
+        await add(redis, group("85", index=3))
+        await scored(redis, count=1, timeout_s=20)
+        await until(lambda: other.groups["moved"] == 1, what="the later one is the other's")
+        held_until = time.monotonic() + 1.5
+        while time.monotonic() < held_until:  # leases are kept
+            assert await redis.xlen(keys.scored(RUN)) == 1
+            await asyncio.sleep(0.05)
+        reward.held_up.set()
+        await asyncio.wait_for(draining, timeout=20)
+        await running
+        # then it has finished its own
+        await scored(redis, count=4, timeout_s=20)
+        await nothing_left(redis)
+    assert (one.groups["moved"], other.groups["moved"]) == (3, 1)
+
+
+async def test_a_drain_does_not_wait_for_a_reward_that_is_down(redis: Redis) -> None:
+    reward = Exact()
+    reward.down = True
+    one = worker(redis, Scorer({"math": reward}), lease_s=60.0)
+    running = asyncio.create_task(one.run())
+    await add(redis, group("85"))
+    await until(lambda: "waiting" in one.status(), what="the group waits")
+    await asyncio.wait_for(one.drain(finish_s=3600.0), timeout=20)
+    await running
+    async with working(worker(redis, Scorer({"math": Exact()}), consumer="reward-1", lease_s=60.0)):
+        await scored(redis, count=1, timeout_s=10)
 
 
 async def test_a_window_of_known_answers_passes_in_milliseconds(redis: Redis) -> None:

@@ -43,6 +43,22 @@ class Release:
         self._values.write_text(yaml.safe_dump(SMALL))
         self._api: httpx.Client | None = None
 
+    def rest(self) -> None:
+        """Be installed as the values say, with one generator, and without a run at work."""
+        if NAME not in self.helm("list", "--short"):
+            self.install()
+        for run in self.ask("/v1/runs").get("runs", []):
+            if run["state"] not in _TERMINAL:
+                self.api.post(f"/v1/runs/{run['id']}:cancel")
+        self.kubectl("scale", "statefulset", GENERATORS, "--replicas=1")
+        self.until(self._rests, what="one generator, ready, and no run at work")
+
+    def _rests(self) -> bool:
+        pods = self.ask("/v1/fleet").get("pods", [])
+        generators = [pod["ready"] for pod in pods if pod["name"].startswith(GENERATORS)]
+        runs = self.ask("/v1/runs").get("runs")
+        return generators == [True] and runs is not None and all(run["state"] in _TERMINAL for run in runs)
+
     # -- Helm and kubectl ----------------------------------------------------------------------------
 
     def prepare(self) -> None:
@@ -68,6 +84,11 @@ class Release:
     def install(self, *options: str) -> None:
         self.helm("install", NAME, str(CHART), *self.values, "--wait", "--timeout=8m", *options)
 
+    def uninstall(self) -> None:
+        self.helm("uninstall", NAME, "--wait", "--timeout=5m")
+        self.until(lambda: not self.pods(), what="all pods to be gone")
+        self._api = None
+
     def upgrade(self, *options: str) -> None:
         self.helm("upgrade", NAME, str(CHART), *self.values, "--wait", "--timeout=8m", *options)
 
@@ -82,6 +103,11 @@ class Release:
     def patch(self, statefulset: str, spec: dict[str, Any]) -> None:
         """Change a StatefulSet's spec behind Helm's back."""
         self.kubectl("patch", "statefulset", statefulset, "--patch", json.dumps({"spec": spec}))
+
+    def recreate(self, statefulset: str) -> None:
+        """Make it anew from the chart, without what `patch` has added."""
+        self.kubectl("delete", "statefulset", statefulset)
+        self.upgrade()
 
     def pods(self, component: str = "") -> dict[str, dict[str, Any]]:
         """Pods of a component (or all) by name."""

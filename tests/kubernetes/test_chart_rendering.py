@@ -1,4 +1,4 @@
-"""What the chart installs: valid on every Kubernetes, closed by default, and only the edges of the design."""
+"""What the chart installs: valid on every Kubernetes, closed by default, with no connections but those needed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ from typing import Any
 import pytest
 
 from tests.kubernetes import golden
-from tests.kubernetes.chart import CPU, DEFAULT, EVERYTHING, Manifest, component, environment, find, pods, render
+from tests.kubernetes.chart import (
+    CPU,
+    DEFAULT,
+    EVERYTHING,
+    OBJECT_STORE,
+    Manifest,
+    component,
+    environment,
+    find,
+    pods,
+    render,
+)
 from tests.kubernetes.settings_of import settings_of
 from tests.kubernetes.tools import SCHEMAS, require
 
-CASES = pytest.mark.parametrize("values", [DEFAULT, CPU, EVERYTHING], ids=["default", "cpu", "everything"])
+CASES = pytest.mark.parametrize(
+    "values", [DEFAULT, CPU, EVERYTHING, OBJECT_STORE], ids=["default", "cpu", "everything", "object store"]
+)
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}
 FOR_THE_WATCH = {"SYNCLINE_KUBERNETES_NAMESPACE", "SYNCLINE_KUBERNETES_STATEFULSET"}
 

@@ -127,6 +127,7 @@ def test_an_image_holds_what_its_service_asks_for_and_no_torch(service: str, ima
     packages = {package["name"].lower() for package in json.loads(listed)}
     assert {"syncline", "math-verify" if service == "reward" else "transformers"} <= packages
     assert not packages & {"torch", "vllm", "triton", "transformers" if service == "reward" else "math-verify"}
+    assert ("boto3" in packages) == (service != "reward"), "the reward service has nothing to do with an object store"
     assert identity == "10001"
 
 

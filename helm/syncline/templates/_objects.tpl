@@ -48,7 +48,7 @@ spec:
 
 {{/*
 A network policy: edges are written as `ingress` and `egress` lists of {component, port}; no port is every port. Those
-with `redis: true` may reach Redis, and ask for names.
+with `redis: true` may reach Redis, and ask for names; `s3` and `hub` are as in "syncline.usesS3" and "syncline.usesHub".
 */}}
 {{- define "syncline.networkPolicy" -}}
 {{- if .root.Values.networkPolicy.enabled -}}
@@ -129,6 +129,20 @@ spec:
     - port: {{ . }}
     {{- end }}
   {{- with $network.kubernetesApiTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- if include "syncline.usesS3" . }}
+- ports: [{port: {{ .root.Values.s3.port }}}]
+  {{- with .root.Values.s3.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- if include "syncline.usesHub" . }}
+- ports: [{port: 443}]
+  {{- with .root.Values.hub.to }}
   to:
     {{- toYaml . | nindent 4 }}
   {{- end }}

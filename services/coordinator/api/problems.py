@@ -44,8 +44,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_bad_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        sent = {"body": error.body, "path": request.path_params, "query": request.query_params}
-        fields = [asdict(found) for found in problems_of(error.errors(), sent | {"header": request.headers})]
+        details = [{**detail, "loc": detail["loc"][1:]} for detail in error.errors()]  # users never wrote "query"
+        sent = {**request.headers, **request.query_params, **request.path_params}
+        fields = [asdict(found) for found in problems_of(details, sent)]
         return problem(422, "invalid_request", "the request was refused; nothing was changed", errors=fields)
 
     @app.exception_handler(HTTPException)

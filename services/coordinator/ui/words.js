@@ -128,7 +128,7 @@ export function doing(run) {
       if (step >= steps) return "All steps are made; the last evaluation is on its way.";
       return run.reason || "Training.";
     case "succeeded":
-      return `All ${plural(steps, "step")} in ${duration(took)}.`;
+      return `All ${plural(steps, "step")} in ${duration(took)}. ${run.reason}`;
     case "failed":
       return run.reason || `It failed at step ${step}.`;
     default:
