@@ -27,7 +27,8 @@ class Progress:
     """Updates made."""
     last: Mapping[str, Any] | None = None
     """The newest step's row."""
-    rewards: list[float] = field(default_factory=list)
+    rewards: list[float | None] = field(default_factory=list)
+    """None for a step of which no sample has a reward."""
     evaluations: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     """Rows by set, in the order of their versions."""
     period: str = ""
@@ -84,7 +85,7 @@ class Progress:
             del self.rewards[step:]
             self._recent.clear()
         self.step, self.last = step + 1, row
-        self.rewards.append(float(row["reward_mean"]))
+        self.rewards.append(row["reward_mean"])
         self._recent.append((float(row["finished_at"]), int(row["tokens"])))
 
     @property
@@ -135,7 +136,7 @@ def numbers(progress: Progress) -> list[tuple[str, str]]:
     if row is None:
         return []
     shown = [
-        ("reward", f"{row['reward_mean']:.3f}"),
+        ("reward", "-" if row["reward_mean"] is None else f"{row['reward_mean']:.3f}"),
         ("pairs", f"{row['pairs']}"),
         ("staleness", f"{row['staleness']}"),
         ("version", f"{row['version']}"),
@@ -167,15 +168,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
-def sparkline(values: list[float], *, width: int) -> str:
-    """The course of a series in one line of `width` characters, each the mean of its share; 0 to 1 at least."""
-    if not values:
-        return ""
+def sparkline(values: list[float | None], *, width: int) -> str:
+    """The course of a series in one line of `width` characters, each the mean of its share; 0 to 1 at least. A share
+    without a value is blank."""
     cells = min(width, len(values))
-    means = []
+    means: list[float | None] = []
     for cell in range(cells):
-        part = values[cell * len(values) // cells : (cell + 1) * len(values) // cells]
-        means.append(sum(part) / len(part))
-    low, high = min(0.0, *means), max(1.0, *means)
+        part = [v for v in values[cell * len(values) // cells : (cell + 1) * len(values) // cells] if v is not None]
+        means.append(sum(part) / len(part) if part else None)
+    known = [mean for mean in means if mean is not None]
+    low, high = min(0.0, *known, 0.0), max(1.0, *known, 1.0)
     bars = "▁▂▃▄▅▆▇█"
-    return "".join(bars[min(7, int((mean - low) / (high - low) * 8))] for mean in means)
+    return "".join(" " if mean is None else bars[min(7, int((mean - low) / (high - low) * 8))] for mean in means)

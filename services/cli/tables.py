@@ -56,7 +56,7 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
 def _task(task: Mapping[str, Any]) -> str:
     """A task's numbers in the newest step."""
     numbers = {"reward": task["reward_mean"], "length": task["length_mean"], **task.get("metrics", {})}
-    shown = [f"{name} {numbers[name]:.3g}" for name in _TASK_NUMBERS if name in numbers]
+    shown = [f"{name} {numbers[name]:.3g}" for name in _TASK_NUMBERS if numbers.get(name) is not None]
     return ", ".join([f"{task['pairs']} pairs", *shown])
 
 

@@ -29,7 +29,7 @@ from services.coordinator.submission import Prepared
 from services.coordinator.summary import write_summary
 from services.coordinator.upkeep import Upkeep
 from syncline.algo.schedule import Period
-from syncline.errors import Conflict, RunFailed, SynclineError, Unavailable
+from syncline.errors import Busy, Conflict, RunFailed, SynclineError, Unavailable
 from syncline.membership import Member
 from syncline.rpc import Client
 from syncline.runspec import RunSpec
@@ -166,6 +166,9 @@ class RunController:
             try:
                 await self._attempt(upkeep)
                 return
+            except Busy as error:  # nothing was begun; it may still save a large model
+                self.run.apply(RunEvent.LOSE_ATTEMPT, error.message)
+                await asyncio.sleep(_LOOK_AGAIN_S)
             except Unavailable as error:
                 fruitless = 1 if self.run.record.step > step_before else fruitless + 1
                 if fruitless >= self._settings.max_attempts:
@@ -252,8 +255,11 @@ class RunController:
             reports.add_phase(self.run, "starting", time.time() - (self.run.record.started_at or time.time()))
             self.run.apply(RunEvent.TRAIN)
         self.run.emit("message", {"text": f"{loaded.num_parameters:,} parameters, from step {loaded.first_step}"})
-        if self.run.record.paused:  # an attempt was lost in a pause; the new learner does not know of it
-            await self.pause()
+        for skipped in loaded.skipped:
+            goes_on = f"whole ones; the run goes on from step {loaded.first_step}"
+            self.run.emit("warning", {"path": "checkpoints", "problem": skipped, "allowed": goes_on})
+        if self.run.record.paused and loaded.first_step < self.run.spec.steps:
+            await self.pause()  # an attempt was lost in a pause; the new learner does not know of it
 
     def _on_step(self, report: StepReport) -> None:
         row = reports.step_row(report, sync_period=self.run.spec.schedule().period_at(report.step))

@@ -53,11 +53,10 @@ def _warning(task: str, rows: Sequence[Mapping[str, Any]]) -> FieldProblem | Non
         return None
     groups = sum(part["groups"] for part in idle)
     causes = _shown(sum((Counter(part["dropped"]) for part in idle), Counter[str]()))
-    rewards = [part["reward_mean"] for part in idle if part["reward_mean"] is not None]
-    reward = f"; mean reward {sum(rewards) / len(rewards):.3g}" if rewards else ""
-    problem = (
-        f"none of its {groups} prompts trained in the last {len(idle)} steps, from step {first} on: {causes}{reward}"
-    )
+    problem = f"none of its {groups} prompts trained in the last {len(idle)} steps, from step {first} on: {causes}"
+    if rewarded := sum(part["rewarded"] for part in idle):
+        reward = sum(part["reward_mean"] * part["rewarded"] for part in idle if part["rewarded"]) / rewarded
+        problem += f"; mean reward {reward:.3g}"
     return FieldProblem(f"task {task}", problem, _REMEDY)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from services.coordinator.settings import CoordinatorSettings
 from syncline import hub, objects, seeds
 from syncline.cache import Cache
-from syncline.errors import FieldProblem, InvalidSpec, NotFound, StoreRefused
+from syncline.errors import CheckpointError, FieldProblem, InvalidSpec, NotFound, StoreRefused
 from syncline.objects import Objects
 from syncline.seeds import Seed
+from syncline.storage import storage_at
 
 FindCheckpoint = Callable[[str, str], str]
 """Run id and "final", "best" or "v<version>" -> path or URL of the folder. Raises NotFound, saying what there is."""
@@ -31,7 +32,8 @@ class Located:
 
 
 def seed_model(text: str, settings: CoordinatorSettings, cache: Cache, find_checkpoint: FindCheckpoint) -> Seed:
-    """The seed model without its weights: under a root, at a URL, or another run's checkpoint, as in run://RUN/final.
+    """The seed model without its weights: under a root, at a URL, or another run's checkpoint, as in run://RUN/final,
+    which must be whole.
 
     Raises InvalidSpec, and StoreUnreachable.
     """
@@ -39,7 +41,9 @@ def seed_model(text: str, settings: CoordinatorSettings, cache: Cache, find_chec
         run_id, _, which = text.removeprefix("run://").partition("/")
         try:
             text = find_checkpoint(run_id, which or "final")
-        except NotFound as error:
+            parent, _, name = text.rpartition("/")
+            storage_at(parent, cache=cache).check(name)
+        except (NotFound, CheckpointError) as error:
             raise _refused(_FIELD, error.message, "run://RUN/final, run://RUN/best or run://RUN/v50") from error
     if "://" in text:
         _permit(text, settings, field=_FIELD, schemes=(objects.SCHEME, hub.SCHEME))

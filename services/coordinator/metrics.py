@@ -57,12 +57,14 @@ def observe_step(row: dict[str, Any]) -> None:
     for cause, count in row["dropped"].items():
         DROPPED_GROUPS.labels(cause).inc(count)
     STEP_METRIC.clear()  # of an earlier run, with other tasks or another algorithm
+    REWARD.clear()
     for name, value in row["metrics"].items():
         STEP_METRIC.labels("", name).set(value)
     for task in row["tasks"]:
         for name, value in task["metrics"].items():
             STEP_METRIC.labels(task["task"], name).set(value)
-        REWARD.labels(task["task"]).set(task["reward_mean"])
+        if task["reward_mean"] is not None:
+            REWARD.labels(task["task"]).set(task["reward_mean"])
 
 
 def observe_pods(pods: Iterable[Pod]) -> None:

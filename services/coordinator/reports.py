@@ -14,7 +14,6 @@ from syncline.v1.learner_service_pb2 import StepReport, TaskReport
 def step_row(report: StepReport, *, sync_period: Period) -> dict[str, Any]:
     """One step: what trained, on whose rollouts, with which numbers. `sync_period` is that of its window."""
     tasks = [_task_row(task, staleness=report.staleness) for task in report.tasks]
-    groups = sum(task["groups"] for task in tasks)
     dropped: Counter[str] = Counter()
     for task in tasks:
         dropped.update(task["dropped"])
@@ -23,14 +22,14 @@ def step_row(report: StepReport, *, sync_period: Period) -> dict[str, Any]:
         "version": report.version,
         "staleness": report.staleness,
         "sync_period": sync_period,
-        "reward_mean": _weighted(tasks, "reward_mean"),
+        "reward_mean": _mean(tasks, "reward_mean", weight="rewarded"),
         "pairs": sum(task["pairs"] for task in tasks),
-        "groups": groups,
+        "groups": sum(task["groups"] for task in tasks),
         "dropped": dict(dropped),
         "refused": dict(report.refused),
         "trained": list(report.trained),
         "tokens": report.tokens,
-        "length_mean": _weighted(tasks, "length_mean"),
+        "length_mean": _mean(tasks, "length_mean", weight="samples"),
         "wait_seconds": report.wait_seconds,
         "update_seconds": report.update_seconds,
         "metrics": dict(report.metrics),
@@ -70,16 +69,19 @@ def _task_row(task: TaskReport, *, staleness: int) -> dict[str, Any]:
         "staleness": staleness,
         "groups": task.groups,
         "dropped": dict(task.dropped),
-        "reward_mean": task.reward_mean,
+        "samples": task.samples,
+        "rewarded": task.rewarded,
+        "reward_mean": task.reward_mean if task.HasField("reward_mean") else None,
         "verdicts": dict(task.verdicts),
         "causes": dict(task.causes),
         "pairs": task.pairs,
-        "length_mean": task.length_mean,
+        "tokens": task.tokens,
+        "length_mean": task.length_mean if task.HasField("length_mean") else None,
         "metrics": dict(task.metrics),
     }
 
 
-def _weighted(tasks: list[dict[str, Any]], field: str) -> float:
-    """Mean of a field over tasks, weighted by their groups."""
-    groups = sum(task["groups"] for task in tasks)
-    return sum(task[field] * task["groups"] for task in tasks) / groups if groups else 0.0
+def _mean(tasks: list[dict[str, Any]], field: str, *, weight: str) -> float | None:
+    """Mean of a field over tasks by the samples that it was taken of; None when there is none."""
+    total = sum(task[weight] for task in tasks)
+    return sum(task[field] * task[weight] for task in tasks if task[weight]) / total if total else None

@@ -24,7 +24,7 @@ from services.coordinator.seed_model import Decode
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
 from syncline.rollout_rows import RolloutRow
 from syncline.runspec import RunSpec, Task
-from syncline.spec_problems import problems_of
+from syncline.spec_problems import problems_in_json
 
 _FIELD = "rollouts.from"
 _ROWS = "rows as `syncline export rollouts` writes them"
@@ -162,7 +162,7 @@ def _parse(line: bytes, where: str) -> RolloutRow:
     try:
         return RolloutRow.model_validate_json(line)
     except ValidationError as error:
-        first = problems_of(error.errors(include_url=False), RolloutRow)[0]
+        first = problems_in_json(error, line, RolloutRow)[0]
         raise _refused(f"{where}: {first.path}: {first.problem}", f"{_ROWS} ({first.allowed})") from None
 
 

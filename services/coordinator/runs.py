@@ -68,6 +68,7 @@ class Runs:
         prepared = await self._prepare(spec)
         checked = await self._check(prepared)
         warnings = [
+            *prepared.spec.warnings(),
             *checked.warnings,
             *(prepared.rollouts.warnings if prepared.rollouts else ()),
             *await endpoints.unreachable(prepared.spec),

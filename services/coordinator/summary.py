@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,13 @@ def rollouts_of(run: Run) -> dict[str, Any]:
 def checkpoint_place(run: Run, which: str) -> str:
     """Path or URL of a published checkpoint that is still there: `final`, `best` (see RunSpec.best), or `v<version>`.
 
-    Raises NotFound, saying what there is.
+    Raises NotFound, saying what there is: a run that goes on has no final or best version yet, and deletes what is the
+    newest one now.
     """
     kept = published.versions(run.storage)
+    if which in ("final", "best") and not run.state.terminal:
+        there = ", ".join(f"v{version}" for version in kept) or "no version"
+        raise NotFound(f"run {run.id} is {run.state.value}, so its {which} checkpoint is not known; it has {there}")
     if not kept:
         raise NotFound(f"run {run.id} has no published checkpoint")
     if which == "final":
@@ -71,8 +75,7 @@ def write_summary(run: Run) -> None:
 def summarize(run: Run) -> dict[str, Any]:
     """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group.
 
-    `updates` counts the steps that changed the weights. `mismatch_kl` is told by the version that generated: learner
-    against generator on its own samples.
+    `updates` counts the steps that changed the weights.
     """
     record, steps = run.record, run.series["steps"]
     dropped: Counter[str] = Counter()
@@ -106,16 +109,21 @@ def summarize(run: Run) -> dict[str, Any]:
             "refused": dict(refused),
         },
         "padding_waste": _mean(row["metrics"].get("padding_waste") for row in steps),
-        "mismatch_kl": {
-            version: _mean(row["metrics"].get("mismatch_kl") for row in steps if row["version"] == version)
-            for version in sorted({row["version"] for row in steps})
-        },
+        "mismatch_kl": mismatch_by_version(steps),
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
         "tokens": sum(row["tokens"] for row in steps),
         "model_folder": model_folder(run),
         "warnings": record.warnings,
     }
+
+
+def mismatch_by_version(steps: Iterable[Mapping[str, Any]]) -> dict[int, float | None]:
+    """version -> mean `mismatch_kl` of the steps on its rollouts: learner against generator on its own samples."""
+    found: dict[int, list[float | None]] = {}
+    for row in steps:
+        found.setdefault(row["version"], []).append(row["metrics"].get("mismatch_kl"))
+    return {version: _mean(values) for version, values in sorted(found.items())}
 
 
 def _evaluations(run: Run, *, first: bool) -> dict[str, dict[str, Any]]:

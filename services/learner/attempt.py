@@ -34,7 +34,7 @@ from services.learner.settings import LearnerSettings
 from services.learner.step import update
 from syncline import published, runspec, standings
 from syncline.cache import Cache
-from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
+from syncline.errors import Conflict, RunFailed, SynclineError
 from syncline.runspec import RunSpec
 from syncline.storage import prune, storage_at
 from syncline.v1.learner_service_pb2 import (
@@ -136,8 +136,7 @@ class Attempt:
         except asyncio.CancelledError:
             log.info("attempt_stopped", run=self.run_id, step=self.step)
         except SynclineError as error:
-            lost_rank = self._crew is not None and error is self._crew.loss and error.retryable
-            if lost_rank or isinstance(error, StoreUnreachable):
+            if error.retryable:
                 self._cause = error  # not the run's fault: the stream breaks, and the coordinator tries again
             else:
                 self._fail(error)
@@ -170,6 +169,7 @@ class Attempt:
                     num_parameters=trainer.policy.num_parameters(),
                     published=opened.published,
                     missed=history.since(self._request.reported),
+                    skipped=opened.skipped,
                 )
             )
         )
@@ -184,11 +184,11 @@ class Attempt:
         try:
             async with collector.leased():
                 for step in range(opened.first_step, run.spec.steps):
-                    self.step, self.phase = step, "waiting"
+                    self._enter("waiting", step=step)
                     collected = await collector.collect(step)
                     await self._released.wait()
 
-                    self.phase = "training"
+                    self._enter("training", step=step)
                     started = time.monotonic()
                     rollouts_of = collector.schedule.version_for_step(step)
                     made = await self._everywhere(
@@ -211,7 +211,7 @@ class Attempt:
                     self._emit(TrainResponse(step=report))
 
                     # Published before saved: a state is of use only while generators can get the versions it needs.
-                    self.phase = "publishing"
+                    self._enter("publishing", step=step)
                     version, run = step + 1, self._run  # its sync schedule may have changed
                     publishes = is_published(run.spec, version)
                     saves = version % run.spec.checkpoints.every == 0 or version == run.spec.steps
@@ -268,6 +268,10 @@ class Attempt:
             if self._crew is None or self._crew.loss is None:  # else it may hang in a collective, and the process ends
                 await asyncio.gather(work, return_exceptions=True)
             raise
+
+    def _enter(self, phase: Phase, *, step: int) -> None:
+        self.step, self.phase = step, phase
+        log.debug("phase_entered", phase=phase, step=step)
 
     def _emit(self, event: TrainResponse) -> None:
         self._events.put_nowait(event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -104,13 +104,17 @@ def deal(groups: Sequence[PlannedGroup], *, ranks: int) -> list[list[PlannedGrou
 
 
 def micro_batches(groups: Sequence[PlannedGroup], *, max_tokens: int) -> Iterator[list[PlannedGroup]]:
-    """Whole groups of like length together, longest first, in batches of at most `max_tokens` tokens, padding included.
+    """Groups of like length together, longest first, in batches of at most `max_tokens` tokens, padding included.
 
-    A batch has at least one group. What needs the most memory comes first, so that a step fails at once or not at all.
+    A group that is larger by itself is cut where its plan allows it; else it is a batch of its own. What needs the most
+    memory comes first, so that a step fails at once or not at all.
     """
     batch: list[PlannedGroup] = []
     num_rows, width = 0, 0
-    for group in sorted(groups, key=lambda group: -group.longest):
+    parts = [
+        replace(group, plan=part) for group in groups for part in group.plan.parts(max(1, max_tokens // group.longest))
+    ]
+    for group in sorted(parts, key=lambda group: -group.longest):
         rows, wider = num_rows + len(group.plan.rows), max(width, group.longest)
         if batch and rows * wider > max_tokens:
             yield batch

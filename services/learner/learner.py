@@ -14,11 +14,10 @@ from services.learner.crew import Crew
 from services.learner.settings import LearnerSettings
 from syncline import runspec
 from syncline.cache import Cache
-from syncline.errors import Conflict, SynclineError, Unavailable
+from syncline.errors import Busy, Conflict, SynclineError, Unavailable
 from syncline.v1.learner_service_pb2 import LearnerServiceGetStatusResponse, TrainRequest
 
 log = structlog.get_logger()
-_STOP_TIMEOUT_S = 60.0
 
 
 class Learner:
@@ -38,7 +37,8 @@ class Learner:
         """Begin an attempt.
 
         An earlier attempt of the same run is superseded: its client asks again, as it lost the old stream. Raises
-        Conflict while another run is trained.
+        Conflict while another run is trained, and Busy while one that was stopped is still busy: with a large model,
+        a write under way takes minutes.
         """
         async with self._starting:
             if self._draining:
@@ -47,8 +47,8 @@ class Learner:
                 if not current.stopping and current.run_id != request.run_id:
                     raise Conflict(f"learner {self.id} trains run {current.run_id}, step {current.step}; stop it first")
                 current.stop(Conflict(f"another Train call took over run {current.run_id}"))
-                if not await current.wait(_STOP_TIMEOUT_S):
-                    raise Conflict(f"learner {self.id} is still stopping run {current.run_id}; try again later")
+                if not await current.wait(self._settings.stop_timeout_s):
+                    raise Busy(f"learner {self.id} is still {current.phase} for run {current.run_id}, which is over")
             log.info("attempt_started", run=request.run_id)
             self._attempt = Attempt(
                 request, settings=self._settings, redis=self._redis, cache=self._cache, crew=self._crew
@@ -80,7 +80,7 @@ class Learner:
         self._draining = True
         if self._attempt is not None:
             self._attempt.stop(self._leaving())
-            await self._attempt.wait(_STOP_TIMEOUT_S)
+            await self._attempt.wait(self._settings.stop_timeout_s)
 
     def status(self) -> LearnerServiceGetStatusResponse:
         attempt = self._attempt

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from statistics import fmean, pstdev
 
 from services.learner.batch import PlannedGroup
 from services.learner.door import rewards_of
 from services.learner.step import Update
 from syncline.v1.learner_service_pb2 import SampleRecord, StepReport, TaskReport
-from syncline.v1.rollout_pb2 import VERDICT_STATUS_SCORED
+from syncline.v1.rollout_pb2 import FINISH_REASON_LENGTH, VERDICT_STATUS_SCORED
 from syncline.wire_names import FINAL_VERDICTS
 
 _TASKS_SHOWN = 2
@@ -39,7 +41,7 @@ def step_report(
             _task_report(task, groups, metrics=update.task_metrics.get(task, {}), shaped=task in shaped)
             for task, groups in by_task.items()
         ],
-        metrics=update.metrics,
+        metrics={**update.metrics, **_group_metrics(update.planned)},
         trained=[group.scored.group.task.key.prompt_index for group in update.planned if group.plan.rows],
         refused=refused,
         wait_seconds=wait_seconds,
@@ -58,12 +60,19 @@ def _task_report(
         task=task,
         groups=len(groups),
         dropped=Counter(group.plan.cause for group in groups if not group.plan.rows),
-        reward_mean=sum(rewards) / len(rewards) if rewards else 0.0,
+        reward_mean=fmean(rewards) if rewards else None,
         verdicts=Counter(FINAL_VERDICTS[verdict.status] for group in groups for verdict in group.scored.verdicts),
         causes=_causes(groups),
         pairs=sum(len(group.plan.pairs) for group in groups),
-        length_mean=sum(lengths) / len(lengths) if lengths else 0.0,
-        metrics={**metrics, **({"raw_reward": _raw_mean(groups)} if shaped and rewards else {})},
+        length_mean=fmean(lengths) if lengths else None,
+        metrics={
+            **metrics,
+            **_group_metrics(groups),
+            **({"raw_reward": _raw_mean(groups)} if shaped and rewards else {}),
+        },
+        rewarded=len(rewards),
+        samples=len(lengths),
+        tokens=sum(lengths),
     )
 
 
@@ -80,6 +89,23 @@ def _causes(groups: Sequence[PlannedGroup]) -> dict[str, int]:
         rest = f"{cause.partition(':')[0]}: other causes"
         told[rest] = told.get(rest, 0) + counts[cause]
     return told
+
+
+def _group_metrics(groups: Sequence[PlannedGroup]) -> dict[str, float]:
+    """What the samples show whether they train or not: the spread of rewards, the shares of groups that are all right
+    and all wrong (where rewards are 1 and 0), and the share of completions that were cut off at max_tokens."""
+    samples = [sample for group in groups for sample in group.scored.group.samples]
+    by_group = [rewards for group in groups if (rewards := list(rewards_of(group.scored).values()))]
+    rewards = list(chain.from_iterable(by_group))
+    found: dict[str, float] = {}
+    if samples:
+        found["truncated"] = fmean(sample.finish_reason == FINISH_REASON_LENGTH for sample in samples)
+    if rewards:
+        found["reward_std"] = pstdev(rewards)
+    if rewards and set(rewards) <= {0.0, 1.0}:
+        found["all_correct"] = fmean(min(one) == 1.0 for one in by_group)
+        found["all_wrong"] = fmean(max(one) == 0.0 for one in by_group)
+    return found
 
 
 def _raw_mean(groups: Sequence[PlannedGroup]) -> float:

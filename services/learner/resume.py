@@ -20,10 +20,10 @@ from services.learner.reference import Reference
 from services.learner.retention import is_published, sync_versions_at
 from services.learner.settings import LearnerSettings
 from services.learner.step import Trainer
-from syncline import published, recording, seeds
+from syncline import published, seeds
 from syncline.algorithmspec import build_algorithm
 from syncline.cache import Cache
-from syncline.errors import CheckpointError
+from syncline.errors import CheckpointError, RunFailed
 from syncline.runspec import RunSpec
 from syncline.storage import Storage
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
@@ -45,28 +45,33 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A run that is ready to train `first_step`. `published` are all its verified checkpoints, oldest first,
-    and `history` tells of the steps before; only rank 0 has them."""
+    `history` tells of the steps before, and `skipped` of what was not used; only rank 0 has them."""
 
     trainer: Trainer
     first_step: int
     published: tuple[CheckpointHandle, ...]
     history: History
+    skipped: tuple[str, ...]
 
 
 def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks = ALONE) -> Opened:
     """Load the seed, go on from the newest usable state, and publish what generators need to start.
 
-    Afterwards its storage holds the run as it was at `first_step`: what an earlier attempt made beyond it is deleted,
-    as this attempt makes it anew. All ranks open a run together; what is there is for rank 0 to judge and to change.
-    Raises InvalidSpec or CheckpointError, and what `seeds.fetch` raises.
+    Afterwards its storage holds the run as it was at `first_step`: what an earlier attempt made beyond it, and what is
+    damaged, is set aside until the next state is saved, as this attempt makes it anew. All ranks open a run together;
+    what is there is for rank 0 to judge and to change.
+
+    Raises InvalidSpec, and what `seeds.fetch` raises; Unavailable when something cannot be read at the moment;
+    CheckpointError when the storage refuses; and RunFailed when there are saved states and none can be used.
     """
     started = time.monotonic()
     trainer = _seed_trainer(run, settings=settings, stop=stop, ranks=ranks)
-    verified = set(ranks.on_first(lambda: sorted(_verified_versions(run))))
+    whole, damaged = ranks.on_first(lambda: _verified_versions(run))
+    verified = set(whole)
     if 0 not in verified:  # before a state is restored: these are the seed's weights
         publish_version(run, trainer.policy, version=0)
-    first_step = _restore_newest(run, trainer, verified=verified)
-    ranks.on_first(lambda: _delete_beyond(run, first_step))
+    first_step, skipped = _restore_newest(run, trainer, verified=verified)
+    ranks.on_first(lambda: _set_aside_beyond(run, first_step))
     ranks.on_first(lambda: _sweep(run))
     if first_step not in verified and first_step > 0 and is_published(run.spec, first_step):
         publish_version(run, trainer.policy, version=first_step)
@@ -76,7 +81,7 @@ def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, rank
         handles = tuple(published.handle_of(run.storage, version) for version in published.versions(run.storage))
         history = state.history_of(run.storage, first_step) if first_step > 0 else history
     log.info("run_opened", run=run.id, first_step=first_step, seconds=round(time.monotonic() - started, 3))
-    return Opened(trainer, first_step, handles, history)
+    return Opened(trainer, first_step, handles, history, skipped=(*damaged, *skipped))
 
 
 def publish_version(run: Run, policy: Policy, *, version: int) -> CheckpointHandle:
@@ -130,9 +135,11 @@ def _make_deterministic(seed: int, *, threads: int) -> None:
     torch.manual_seed(seed)
 
 
-def _verified_versions(run: Run) -> set[int]:
-    """Published versions whose every byte is right; damaged ones are deleted, so that they can be published anew."""
-    verified = set()
+def _verified_versions(run: Run) -> tuple[list[int], list[str]]:
+    """Published versions whose every byte is right, and what is wrong with the others, which are set aside, so that
+    they can be published anew. Raises Unavailable when one cannot be read at the moment."""
+    verified: list[int] = []
+    damaged: list[str] = []
     for version in published.versions(run.storage):
         name = published.name_of(version)
         try:
@@ -140,40 +147,50 @@ def _verified_versions(run: Run) -> set[int]:
             if (meta.get("run_id"), meta.get("version")) != (run.id, version):
                 where = run.storage.place_of(name)
                 raise CheckpointError(f"{where} is version {meta.get('version')} of run {meta.get('run_id')}")
-            verified.add(version)
+            verified.append(version)
         except CheckpointError as error:
-            log.warning("checkpoint_discarded", version=version, error=error.message)
-            run.storage.delete([name])
-    return verified
+            log.warning("checkpoint_set_aside", version=version, error=error.message)
+            damaged.append(f"version {version} is damaged: {error.message}")
+            run.storage.set_aside([name])
+    return verified, damaged
 
 
-def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> int:
-    """Step of the newest state that is whole and whose rollouts can be made; 0 leaves the seed."""
+def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> tuple[int, list[str]]:
+    """Step of the newest state that is whole, has the past of the spec, and whose rollouts can be made; and why newer
+    ones were skipped. 0 leaves the seed, where no state was saved. Raises RunFailed when none of them can be used."""
     ranks = trainer.ranks
+    skipped: list[str] = []
     for step in reversed(ranks.on_first(lambda: state.saved_steps(run.storage))):
         try:
             if step > run.spec.steps:
                 raise CheckpointError(f"the run has {run.spec.steps} steps")
-            ranks.on_first(lambda step=step: state.verify(run.storage, step, run_id=run.id))  # type: ignore[misc]
+            ranks.on_first(lambda step=step: state.verify(run.storage, step, run_id=run.id, spec=run.spec))  # type: ignore[misc]
             needed = {version for version in sync_versions_at(run.spec, step) if 0 < version < step}
             if lost := sorted(needed - verified):
-                raise CheckpointError(f"step {step} needs version {lost[0]}, which is not published any more")
+                raise CheckpointError(f"its rollouts are those of version {lost[0]}, which is damaged or gone")
             state.restore(trainer, storage=run.storage, step=step)
         except CheckpointError as error:
             log.warning("state_skipped", step=step, error=error.message)
+            skipped.append(f"the state of step {step} cannot be used: {error.message}")
         else:
-            return step
-    return 0
+            return step, skipped
+    if skipped:
+        raise RunFailed(
+            f"none of the saved states can be used: {'; '.join(skipped)}. Mend them and resume the run, or move "
+            f"{run.storage.place_of(state.FOLDER)} away first to let it begin again from the seed model"
+        )
+    return 0, []
 
 
-def _delete_beyond(run: Run, step: int) -> None:
+def _set_aside_beyond(run: Run, step: int) -> None:
+    """What an abandoned attempt made. Rollouts that it recorded stay where they are: nobody reads beyond the step that
+    a run is at, and they are written over."""
     versions = [version for version in published.versions(run.storage) if version > step]
     steps = [saved for saved in state.saved_steps(run.storage) if saved > step]
     if versions or steps:
-        log.info("abandoned_future_deleted", step=step, versions=versions, states=steps)
-    run.storage.delete([published.name_of(version) for version in versions])
-    run.storage.delete([state.name_of(saved) for saved in steps])
-    recording.forget_from(run.storage, step)
+        log.info("abandoned_future_set_aside", step=step, versions=versions, states=steps)
+    run.storage.set_aside([published.name_of(version) for version in versions])
+    run.storage.set_aside([state.name_of(saved) for saved in steps])
 
 
 def _sweep(run: Run) -> None:

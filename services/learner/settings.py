@@ -16,8 +16,12 @@ class LearnerSettings(ServiceSettings):
     torch_threads: int = Field(default=1, ge=1)
     """Threads of one torch operation on a CPU. Equal results need equal numbers."""
     micro_batch_tokens: int = Field(default=16_384, ge=1)
-    """Tokens, padding included, of one forward pass; a prompt group is never cut, however long. Lower it when memory
-    runs out. Equal results need equal numbers."""
+    """Tokens, padding included, of one forward pass; the pairs of one prompt are never parted, however long. Lower it
+    when memory runs out. Equal results need equal numbers."""
+
+    stop_timeout_s: float = Field(default=60.0, gt=0.0)
+    """Seconds that the start of a run waits for another one to stop, before it is told to try again; and that a
+    learner which is ended waits for its own."""
 
     rank_timeout_s: float = Field(default=1800.0, gt=0.0)
     """Above one rank (torchrun): seconds that a rank waits for one that hangs, or for rank 0 to write a checkpoint. A

@@ -28,9 +28,9 @@ from services.learner import shards
 from services.learner.history import History
 from services.learner.ranks import Ranks
 from services.learner.step import Trainer
-from syncline import checkpoints
+from syncline import checkpoints, published
 from syncline.errors import CheckpointError
-from syncline.runspec import RunSpec
+from syncline.runspec import RunSpec, Sync
 from syncline.storage import Parts, Storage, prune
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ def name_of(step: int) -> str:
 
 
 def saved_steps(storage: Storage) -> list[int]:
-    """Steps with a complete state, oldest first."""
+    """Steps with a complete state, oldest first. Raises Unavailable when the storage cannot tell."""
     numbers = (name.rpartition("/step-")[2] for name in storage.folders(FOLDER))
     return sorted(int(number) for number in numbers if number.isdecimal())
 
@@ -53,9 +53,10 @@ def saved_steps(storage: Storage) -> list[int]:
 def save(
     trainer: Trainer, *, run_id: str, spec: RunSpec, storage: Storage, step: int, history: History | None = None
 ) -> None:
-    """Write the state before `step` and delete all but the newest `checkpoints.keep`; rank 0 has the `history`.
+    """Write the state before `step`; rank 0 has the `history`.
 
-    Raises CheckpointError.
+    What it makes needless is deleted: all but the newest `checkpoints.keep` states, and what was set aside when the
+    run was opened. Raises CheckpointError.
     """
     ranks = trainer.ranks
     about = {"run_id": run_id, "next_step": step, "steps": spec.steps, "sync": spec.sync.model_dump(mode="json")}
@@ -77,27 +78,42 @@ def save(
     def finish() -> None:
         storage.write(name_of(step), write, parts=parts)
         prune(storage, [name_of(saved) for saved in saved_steps(storage)], keep=spec.checkpoints.keep)
+        for parent in (FOLDER, published.FOLDER):
+            storage.drop_aside(parent)
 
     ranks.on_first(finish)
 
 
-def verify(storage: Storage, step: int, *, run_id: str) -> None:
-    """Check every byte of a state, and that it tells what was trained. Raises CheckpointError."""
-    manifest = checkpoints.read_manifest(storage.stage(name_of(step)))
+def verify(storage: Storage, step: int, *, run_id: str, spec: RunSpec) -> None:
+    """Check every byte of a state, that it tells what was trained, and that `spec` has the same past.
+
+    Raises CheckpointError, and Unavailable when it cannot be read at the moment.
+    """
+    meta = checkpoints.read_manifest(storage.stage(name_of(step))).meta
     history_of(storage, step)
-    if (manifest.meta.get("run_id"), manifest.meta.get("next_step")) != (run_id, step):
-        raise CheckpointError(
-            f"{storage.place_of(name_of(step))} is the state of {dict(manifest.meta)}, not of {run_id}"
-        )
+    place = storage.place_of(name_of(step))
+    if (meta.get("run_id"), meta.get("next_step")) != (run_id, step):
+        raise CheckpointError(f"{place} is the state of {dict(meta)}, not of {run_id}")
+    then = spec.model_copy(update={"sync": Sync.model_validate(meta["sync"])}).schedule()
+    now = spec.schedule()
+    for past in range(step):
+        if (used := then.version_for_step(past)) != (asked := now.version_for_step(past)):
+            differs = f"step {past} on version {used}, and by the sync schedule of the run spec it is {asked}"
+            raise CheckpointError(f"{place} trained {differs}")
 
 
 def history_of(storage: Storage, step: int) -> History:
-    """What trained before `step`, of a verified state. Raises CheckpointError when it does not tell all of it."""
-    place = storage.place_of(name_of(step))
+    """What trained before `step`, of a verified state.
+
+    Raises CheckpointError when it does not tell all of it, and Unavailable when it cannot be read at the moment.
+    """
+    place, file = storage.place_of(name_of(step)), storage.local(name_of(step)) / _HISTORY
     try:
-        found = History.parse((storage.local(name_of(step)) / _HISTORY).read_text(encoding="utf-8"))
+        found = History.parse(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{place} does not tell what was trained: it has no {_HISTORY}") from error
     except OSError as error:
-        raise CheckpointError(f"{place} does not tell what was trained: {error}") from error
+        raise checkpoints.unreadable(file, error) from error
     if len(found) != step:
         raise CheckpointError(f"{place} tells of {len(found)} steps, not of {step}")
     return found
@@ -106,7 +122,8 @@ def history_of(storage: Storage, step: int) -> History:
 def restore(trainer: Trainer, *, storage: Storage, step: int) -> None:
     """Put a verified state into the trainer's policy, optimizer and random generators.
 
-    Raises CheckpointError, with nothing changed, when it belongs to another model.
+    Raises CheckpointError, with nothing changed, when it belongs to another model, and Unavailable when it cannot be
+    read at the moment.
     """
     tensors = trainer.ranks.together(lambda: _fitting(trainer, storage.local(name_of(step))))
     parameters = trainer.policy.named_parameters()
@@ -128,7 +145,10 @@ def restore(trainer: Trainer, *, storage: Storage, step: int) -> None:
 
 def _fitting(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
     """This rank's tensors of a state. Raises CheckpointError when they are those of another model."""
-    tensors = _read(folder, ranks=trainer.ranks)
+    try:
+        tensors = _read(folder, ranks=trainer.ranks)
+    except OSError as error:
+        raise checkpoints.unreadable(folder, error) from error
     for name, parameter in trainer.policy.named_parameters():
         saved, wanted = tensors.get(f"policy.{name}"), shards.local(parameter).shape
         if saved is None or saved.shape != wanted:

@@ -24,7 +24,7 @@ from services.learner.ranks import Ranks
 from services.learner.reference import Reference
 from syncline import ids
 from syncline.algo.algorithm import Algorithm, GroupPlan, LossBatch, Mean, RowMeans
-from syncline.algo.metrics import token_metrics
+from syncline.algo.metrics import largest_mismatch, token_metrics
 from syncline.algo.pairs import PairRule, build_pair_rule
 from syncline.errors import RunFailed
 from syncline.runspec import RunSpec
@@ -90,7 +90,7 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
     share += [[]] * (max(ranks.gather(len(share))) - len(share))
 
     # Forward and backward, a few whole groups at a time.
-    loss = 0.0
+    loss = mismatch = 0.0
     padding = Mean(0.0, 0.0)
     pooled: Pooled = {}
     optimizer.zero_grad(set_to_none=True)
@@ -120,9 +120,11 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
         loss += mean_loss.item()
         positions = rows.input_ids_RW.numel()
         padding += Mean(positions - rows.num_tokens, positions)
+        mismatch = max(mismatch, largest_mismatch(batch))
         _add_by_task(pooled, some, {**output.metrics, **token_metrics(batch)})
     if ranks.size > 1:
         loss, padding, pooled = _pool(ranks, loss, padding, pooled)
+        mismatch = max(ranks.gather(mismatch))
 
     # The update itself.
     parameters = [parameter for _, parameter in policy.named_parameters()]
@@ -137,7 +139,8 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
-    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate, "padding_waste": padding.value}
+    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate}
+    metrics |= {"padding_waste": padding.value, "mismatch_max": mismatch}
     by_task = {task: _values(means) for task, means in pooled.items()}
     return Update(planned, {**_values(_over_tasks(pooled)), **metrics}, by_task)
 

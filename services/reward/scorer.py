@@ -21,7 +21,7 @@ from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.registry import VERIFIERS
 from syncline.errors import FieldProblem, InvalidSpec
 from syncline.rewardspec import RewardSpec
-from syncline.spec_problems import problems_of
+from syncline.spec_problems import problems_in_json
 
 _REWARD_SPEC: TypeAdapter[RewardSpec] = TypeAdapter(RewardSpec)
 
@@ -84,5 +84,5 @@ def _parsed(reward_json: str) -> RewardSpec:
     try:
         return _REWARD_SPEC.validate_json(reward_json)
     except ValidationError as error:
-        found = problems_of(error.errors(include_url=False), RewardSpec)
+        found = problems_in_json(error, reward_json, RewardSpec)
         raise InvalidSpec([replace(one, path=f"reward.{one.path}".removesuffix(".$")) for one in found]) from None

@@ -26,7 +26,18 @@ class AlgorithmOptions(Part):
     objective: ClassVar[str]
     """module:Class of the `syncline.algo.algorithm.Algorithm`, whose fields are these options. A text, so that reading
     a run spec loads no torch."""
+    trains_on_pairs: ClassVar[bool] = False
     name: str
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the loss needs the reference policy."""
+        return True
+
+    @property
+    def wants_fresh_rollouts(self) -> bool:
+        """Whether its gradient is that of the present policy only on rollouts of the present policy."""
+        return False
 
     def problems(self) -> Iterator[FieldProblem]:
         """Options that contradict each other, by their paths within the algorithm."""
@@ -36,6 +47,7 @@ class AlgorithmOptions(Part):
 class PreferenceOptions(AlgorithmOptions):
     """Options that all preference losses share."""
 
+    trains_on_pairs = True
     beta: float = Field(default=0.1, gt=0.0)
     """DPO beta. The paper: 0.1 for maths, 0.01 for chat."""
     length_normalize: bool = False
@@ -47,7 +59,8 @@ class PreferenceOptions(AlgorithmOptions):
     importance_cap: float | None = Field(default=None, gt=0.0)
     """Truncated importance sampling on trainer/generator log-probabilities; null turns it off."""
     normalize: Literal["prompts", "pairs"] = "prompts"
-    """Divide the summed loss by all prompts of the step (as fairseq2 does), or by the pairs that were found."""
+    """Divide the summed loss by all prompts of the step (as fairseq2 does), or by those that train: all pairs of a
+    prompt count as one, as does a prompt that trains the GRPO term of the combined loss alone."""
 
 
 class DPO(PreferenceOptions):
@@ -79,6 +92,14 @@ class GRPO(AlgorithmOptions):
     """Clip range of the ratio; null leaves it open (one update per rollout: the ratio is 1)."""
     entropy_weight: float = Field(default=0.0, ge=0.0)
     importance_cap: float | None = Field(default=None, gt=0.0)
+
+    @property
+    def uses_reference(self) -> bool:
+        return self.beta > 0.0
+
+    @property
+    def wants_fresh_rollouts(self) -> bool:
+        return self.clip is None and self.importance_cap is None
 
     def problems(self) -> Iterator[FieldProblem]:
         if self.clip is not None and self.importance_cap is not None:

@@ -41,7 +41,7 @@ class BucketStorage:
     # -- folders with a manifest
 
     def folders(self, parent: str) -> Sequence[str]:
-        return [folder for folder, files in self._listed(parent).items() if MANIFEST in files]
+        return [folder for folder, files in self._listed(parent).items() if MANIFEST in files and not _is_aside(folder)]
 
     def manifest(self, name: str) -> Manifest:
         return checkpoints.parse_manifest(self._manifest_text(name), of=self.uri_of(name))
@@ -123,6 +123,19 @@ class BucketStorage:
     def delete_all(self) -> None:
         self._objects.delete(_manifest_first(self._objects.below()))
 
+    def set_aside(self, names: Iterable[str]) -> None:
+        for name in names:
+            parent, _, folder = name.rpartition("/")
+            aside = f"{parent}/.{folder}.aside"
+            if not self._objects.below(aside):
+                there = _manifest_first(self._objects.below(name))
+                with _as_checkpoint():  # the manifest last: what has none is swept
+                    self._objects.copy({path: aside + path.removeprefix(name) for path in reversed(there)})
+            self.delete([name])
+
+    def drop_aside(self, parent: str) -> None:
+        self.delete([folder for folder in self._listed(parent) if _is_aside(folder)])
+
     def sweep(self, parent: str) -> Sequence[str]:
         left = [folder for folder, files in self._listed(parent).items() if MANIFEST not in files]
         self.delete(left)
@@ -138,9 +151,6 @@ class BucketStorage:
 
     def write_file(self, name: str, content: bytes) -> None:
         self._objects.write(name, content)
-
-    def delete_files(self, names: Iterable[str]) -> None:
-        self._objects.delete(names)
 
     def _listed(self, parent: str) -> dict[str, dict[str, Found]]:
         """Folder -> file -> what the listing says, in order."""
@@ -175,6 +185,10 @@ class BucketStorage:
             checkpoints.verify_folder(folder, digest=manifest.digest)
         except CheckpointError as error:
             raise type(error)(f"{self.uri_of(name)} is damaged: {error.message}") from error
+
+
+def _is_aside(folder: str) -> bool:
+    return folder.rpartition("/")[2].startswith(".")
 
 
 @contextmanager

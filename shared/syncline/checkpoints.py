@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from syncline.durable import fsync
-from syncline.errors import CheckpointError, DigestMismatch
+from syncline.errors import CheckpointError, DigestMismatch, Unavailable
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -72,13 +72,13 @@ def write_folder(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder, itself unverified: see `verify_folder`."""
+    """The manifest of a folder, itself unverified: see `verify_folder`. Raises CheckpointError, or Unavailable."""
     try:
         text = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no {MANIFEST}; it is no complete checkpoint") from error
     except OSError as error:
-        raise CheckpointError(
-            f"{folder} has no readable {MANIFEST} ({error}); it is not a complete checkpoint"
-        ) from error
+        raise unreadable(folder / MANIFEST, error) from error
     return parse_manifest(text, of=str(folder))
 
 
@@ -97,8 +97,8 @@ def parse_manifest(text: bytes, *, of: str) -> Manifest:
 def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
     """Check every byte of a folder against its manifest, and the manifest against `digest` if given.
 
-    Raises DigestMismatch naming the first file that differs, with both values, or CheckpointError when one cannot be
-    read.
+    Raises DigestMismatch naming the first file that differs, with both values, CheckpointError where there is no
+    whole folder, and Unavailable when the storage does not let it be read: that says nothing of the bytes.
     """
     manifest = read_manifest(folder)
     if digest is not None and manifest.digest != digest:
@@ -107,7 +107,7 @@ def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
         present = {path.name for path in folder.iterdir()} - {MANIFEST}
         found = digests(folder, sorted(present & set(manifest.files)))
     except OSError as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}") from error
+        raise unreadable(folder, error) from error
     if extra := present - set(manifest.files):
         raise DigestMismatch(f"{folder} holds {sorted(extra)}, which the manifest does not name")
     if missing := set(manifest.files) - present:
@@ -119,6 +119,12 @@ def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
                 f"the manifest says {manifest.files[name][0]} bytes with {manifest.files[name][1]}"
             )
     return manifest
+
+
+def unreadable(path: Path, error: OSError) -> Unavailable:
+    """What to raise when storage does not let something be read that is there: trying again is right, and nothing may
+    be thrown away for it."""
+    return Unavailable(f"{path} cannot be read at the moment ({error}); mend the storage. Nothing was changed")
 
 
 def digests(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, str]]:
@@ -136,6 +142,24 @@ def write_part(folder: Path, fill: Callable[[Path], Sequence[str]]) -> dict[str,
         return digests(folder, fill(folder))
     except OSError as error:
         raise CheckpointError(f"{folder} could not be written: {error}; free space or mend the storage") from error
+
+
+def set_aside(folders: Iterable[Path]) -> None:
+    """Put folders out of sight; one of the same name that lies there already stays, as it was made first.
+
+    Those that are not there do not matter. Raises CheckpointError when the storage refuses.
+    """
+    for folder in folders:
+        aside = folder.parent / f".{folder.name}.aside"
+        if aside.exists():
+            delete_folders([folder])
+            continue
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise CheckpointError(f"{folder} could not be renamed: {error}; mend the storage") from error
 
 
 def delete_folders(folders: Iterable[Path]) -> None:

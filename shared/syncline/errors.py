@@ -7,6 +7,7 @@
     |- Unauthorized           no bearer token, or a wrong one
     |- Unavailable            a peer does not answer at the moment; trying again is right
     |  |- PeerTimeout         a deadline passed; the message names the peer
+    |  |- Busy                a peer has not ended what it did before; it has not begun what it was asked for
     |  `- StoreUnreachable    an object store or a model hub does not answer
     |- StorageError           what belongs to a run cannot be written or read; most often the disk is full
     |  `- StoreRefused        an object store or a model hub says no: no such bucket, no right, no credentials
@@ -109,6 +110,12 @@ class PeerTimeout(Unavailable):
     code = "peer_timeout"
     grpc_status = "DEADLINE_EXCEEDED"
     http_status = 504
+
+
+class Busy(Unavailable):
+    """The peer is alive and has not ended what it did before. Nothing was begun, and nothing has failed."""
+
+    code = "busy"
 
 
 class StoreUnreachable(Unavailable):

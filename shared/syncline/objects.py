@@ -84,6 +84,13 @@ class Objects:
         """Local files -> objects, several at a time, large ones in parts. An object appears when it is whole."""
         self._transfer(files, "s3:PutObject", lambda manager, key, path: manager.upload(path, self._bucket, key))
 
+    def copy(self, names: Mapping[str, str]) -> None:
+        """Copy objects to other names in the given order, within the store. Large ones go in parts."""
+        for name, target in names.items():
+            with _told(self.url_of(name), "s3:PutObject"):
+                source = {"Bucket": self._bucket, "Key": self._key(name)}
+                _client().copy(source, self._bucket, self._key(target))
+
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects in the given order, one by one; those that are not there do not matter.
 

@@ -37,10 +37,5 @@ def read_step(storage: Storage, step: int) -> Iterator[str]:
     return (f"{line}\n" for line in text.split("\n")[:-1])
 
 
-def forget_from(storage: Storage, step: int) -> None:
-    """Delete what is recorded of `step` and later ones."""
-    storage.delete_files(_name_of(beyond) for beyond in recorded_steps(storage) if beyond >= step)
-
-
 def _name_of(step: int) -> str:
     return f"{_FOLDER}/step-{step:06d}.jsonl.gz"

@@ -20,7 +20,7 @@ from syncline.algorithmspec import AlgorithmSpec
 from syncline.errors import Conflict, FieldProblem, InvalidSpec
 from syncline.rewardspec import JudgeSpec, MathSpec, RewardSpec
 from syncline.spec_part import Name, Part
-from syncline.spec_problems import problems_of
+from syncline.spec_problems import problems_in_json, problems_of
 
 # Far beyond any sensible run, and near enough that a slip of the finger does not fill the coordinator's memory.
 MOST_STEPS = 1_000_000
@@ -93,7 +93,8 @@ class Generation(Part):
     """How rollouts are sampled."""
 
     samples_per_prompt: int = Field(default=8, ge=2, le=1024)
-    temperature: float = Field(default=1.0, ge=0.0, le=10.0)
+    temperature: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Above 0: at 0 all samples of a prompt are the same."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_tokens: MaxTokens = 1024
 
@@ -107,7 +108,8 @@ class Task(Part):
     come from a file, and only there it may be left out."""
     reward: RewardSpec
     pairs: PairRule | None = None
-    """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules)."""
+    """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules). The rule says
+    what counts as better; dpo takes one such pair of a prompt, group_dpo and group_dpo_grpo take all of them."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of each batch, relative to the other tasks."""
     max_tokens: MaxTokens | None = None
@@ -213,6 +215,8 @@ class RunSpec(Part):
             *self._reward_problems(),
             *self._sync_problems(),
             *self._algorithm_problems(),
+            *self._importance_problems(),
+            *self._warmup_problems(),
             *self._best_problems(),
         ]
         if problems:
@@ -284,8 +288,54 @@ class RunSpec(Part):
             yield FieldProblem(field, problem, f"at most {self.steps}, or never")
 
     def _algorithm_problems(self) -> Iterator[FieldProblem]:
-        for problem in self.algorithm.problems():
-            yield replace(problem, path=f"algorithm.{problem.path}")
+        for found in self.algorithm.problems():
+            yield replace(found, path=f"algorithm.{found.path}")
+        if self.reference.sync and not self.algorithm.uses_reference:
+            problem = "there is no reference without a KL term (algorithm.beta)"
+            yield FieldProblem("reference.sync", problem, "false")
+
+    def _importance_problems(self) -> Iterator[FieldProblem]:
+        """Another temperature draws from another distribution than the one whose log-probabilities are reported, and a
+        ratio to those would not weight what was drawn."""
+        if self.rollouts.source is not None or (self.generation.temperature, self.generation.top_p) == (1.0, 1.0):
+            return
+        for option in ("clip", "importance_cap"):
+            if getattr(self.algorithm, option, None) is not None:
+                problem = "generators report log-probabilities at temperature 1 and top_p 1, and sample at others"
+                allowed = "null, or generation at temperature 1 and top_p 1"
+                yield FieldProblem(f"algorithm.{option}", problem, allowed)
+
+    def _warmup_problems(self) -> Iterator[FieldProblem]:
+        if self.optimizer.warmup_steps > self.steps:
+            problem = f"{self.optimizer.warmup_steps} is more than the run's {self.steps} steps"
+            yield FieldProblem("optimizer.warmup_steps", problem, f"at most {self.steps}")
+
+    def warnings(self) -> list[FieldProblem]:
+        """What can be meant as it is written and yet may surprise."""
+        found = []
+        periods = {self.sync.period, *(change.period for change in self.sync.changes)}
+        if self.reference.sync and periods == {"never"}:
+            problem = "the generators are never synced, so the reference stays at the seed"
+            found.append(FieldProblem("reference.sync", problem, "false, or a sync.period"))
+        if not self.algorithm.trains_on_pairs:
+            for index, task in enumerate(self.tasks):
+                if task.pairs is not None:
+                    problem = (
+                        f"{self.algorithm.name!r} trains on whole groups; the rule only makes the pairs of an export"
+                    )
+                    found.append(FieldProblem(f"tasks.{index}.pairs", problem, "null, or an algorithm with pairs"))
+        if self.algorithm.wants_fresh_rollouts and (oldest := self._oldest_rollouts()):
+            problem = f"steps train on rollouts that are up to {oldest} updates old, and nothing corrects for it"
+            found.append(FieldProblem("algorithm.importance_cap", problem, "2.0, say, or a clip range"))
+        return found
+
+    def _oldest_rollouts(self) -> int:
+        """The largest staleness of the run: that of the last step of some window."""
+        schedule, oldest, step = self.schedule(), 0, 0
+        while step < self.steps:
+            window = schedule.window(step)
+            oldest, step = max(oldest, schedule.staleness(window.stop - 1)), window.stop
+        return oldest
 
     def _best_problems(self) -> Iterator[FieldProblem]:
         best, sets = self.checkpoints.best, {evaluation.name: evaluation for evaluation in self.evaluation}
@@ -355,7 +405,7 @@ def parse(data: Mapping[str, Any] | Any) -> RunSpec:
     try:
         return _RUN_SPEC.validate_python(data)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error.errors(include_url=False), RunSpec)) from None
+        raise InvalidSpec(problems_of(error.errors(include_url=False), data, RunSpec)) from None
 
 
 def parse_json(text: str) -> RunSpec:
@@ -363,4 +413,4 @@ def parse_json(text: str) -> RunSpec:
     try:
         return _RUN_SPEC.validate_json(text)
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error.errors(include_url=False), RunSpec)) from None
+        raise InvalidSpec(problems_in_json(error, text, RunSpec)) from None

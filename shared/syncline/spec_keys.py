@@ -20,6 +20,18 @@ def keys_at(model: Any, loc: Loc) -> list[str]:
     return list(dict.fromkeys(key for kind in kinds if _is_model(kind) for key in _fields(kind)))
 
 
+def kin_with(model: Any, loc: Loc) -> list[str]:
+    """The tags of the other members of a union that have the key at `loc`, which the chosen member does not have."""
+    *above, tag, key = loc if len(loc) > 1 else ("", *loc)
+    members = _members(model)
+    for step in above:
+        members = [found for kind in members for found in _inside(kind, step)]
+    models = [kind for kind in members if _is_model(kind)]
+    if any(tag in _fields(kind) for kind in models):
+        return []  # a key, no tag
+    return [name for kind in models if key in _fields(kind) and (name := _tag(kind))]
+
+
 def nearest(wrong: str, keys: list[str]) -> str:
     """The key that was probably meant, or ""."""
     return next(iter(get_close_matches(wrong, keys, n=1, cutoff=0.6)), "")
@@ -46,8 +58,22 @@ def _inside(kind: Any, step: str | int) -> list[Any]:
     return [kind] if tagged else []
 
 
+def _tag(model: type[BaseModel]) -> str:
+    """What a model is called among the members of its union: the one value of one of its fields."""
+    only = [get_args(kind) for kind in _fields(model).values() if get_origin(kind) is Literal]
+    return next((str(values[0]) for values in only if len(values) == 1), "")
+
+
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def leaves(kind: Any) -> set[Any]:
+    """The types that a type is made of: int and A for tuple[int | A, ...]; those of the values for a Literal."""
+    if get_origin(kind) is Literal:
+        return {type(value) for value in get_args(kind)}
+    inner = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)
+    return {found for one in inner for found in leaves(one)} if inner else {kind}
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:

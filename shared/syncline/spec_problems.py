@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from syncline.errors import FieldProblem
-from syncline.spec_keys import keys_at, nearest
+from syncline.spec_keys import Loc, keys_at, kin_with, nearest
 
 _ALLOWED = {
     "missing": "this field is required",
@@ -29,15 +32,21 @@ _BOUNDS = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "l
 _KINDS = {bool: "true or false", str: "text", int: "a number", float: "a number", dict: "a mapping", list: "a list"}
 
 
-def problems_of(details: Iterable[Any], model: Any = None) -> list[FieldProblem]:
-    """One problem a field, from the `errors()` of a validation error: what each member of a union would allow is
-    joined, and a list is not called too short because of a row that is named already.
+def problems_in_json(error: ValidationError, text: str | bytes, model: Any = None) -> list[FieldProblem]:
+    """The problems of a document that was checked as JSON text."""
+    details = error.errors(include_url=False)
+    return problems_of(details, None if details[0]["type"] == "json_invalid" else json.loads(text), model)
+
+
+def problems_of(details: Iterable[Any], data: Any, model: Any = None) -> list[FieldProblem]:
+    """One problem a field, from the `errors()` of a validation error of `data`: what each member of a union would allow
+    is joined, and a list is not called too short because of a row that is named already.
 
     `model` is what was read; of an unknown key it tells those that there are.
     """
     found: dict[str, FieldProblem] = {}
     for detail in details:
-        problem = _problem(detail, model)
+        problem = _problem(detail, data, model)
         known = found.get(problem.path)
         allowed = problem.allowed if known is None else f"{known.allowed} or {problem.allowed}"
         found[problem.path] = FieldProblem(problem.path, (known or problem).problem, allowed)
@@ -45,14 +54,12 @@ def problems_of(details: Iterable[Any], model: Any = None) -> list[FieldProblem]
     return [problem for path, problem in found.items() if not (path in rows and "too short" in problem.problem)]
 
 
-def _problem(detail: Any, model: Any) -> FieldProblem:
+def _problem(detail: Any, data: Any, model: Any) -> FieldProblem:
     """Pydantic's description of one problem in the three parts that users get."""
     kind, context = detail["type"], detail.get("ctx", {})
-    path = ".".join(str(part) for part in detail["loc"] if not _is_union_tag(part)) or "$"
+    path = _path(detail["loc"], data, missing=kind == "missing")
     if kind == "extra_forbidden":
-        keys = keys_at(model, detail["loc"][:-1])
-        meant = nearest(str(detail["loc"][-1]), keys)
-        return FieldProblem(path, f"unknown key; did you mean {meant!r}?" if meant else "unknown key", ", ".join(keys))
+        return FieldProblem(path, *_about_key(model, detail["loc"]))
     if kind == "missing":
         return FieldProblem(path, "missing", _ALLOWED["missing"])
     if kind == "union_tag_invalid":
@@ -84,16 +91,37 @@ def _about_value(kind: str, detail: Any, context: Mapping[str, Any]) -> tuple[st
     return f"{shown} does not fit", detail["msg"].removeprefix("Input should be ")
 
 
-_UNION_TAGS = frozenset(
-    {"dpo", "group_dpo", "grpo", "group_dpo_grpo", "math", "verifier", "judge", "reward_model"}
-    | {"random", "best_vs_worst", "length", "overlong"}
-    | {"constrained-int", "literal['never']", "int"}
-)
+def _about_key(model: Any, loc: Loc) -> tuple[str, str]:
+    """What to say of a key that its part does not have, and which keys there are."""
+    *above, key = loc
+    keys = keys_at(model, tuple(above))
+    if owners := kin_with(model, loc):
+        listed = " and ".join(filter(None, (", ".join(owners[:-1]), owners[-1])))
+        return f"{above[-1]!r} has no {key} ({listed} {'has' if len(owners) == 1 else 'have'} it)", ", ".join(keys)
+    meant = nearest(str(key), keys)
+    return f"unknown key; did you mean {meant!r}?" if meant else "unknown key", ", ".join(keys)
 
 
-def _is_union_tag(part: object) -> bool:
-    """Pydantic puts the chosen member of a union into the path; users never wrote it."""
-    return isinstance(part, str) and part in _UNION_TAGS
+def _path(loc: Loc, data: Any, *, missing: bool) -> str:
+    """Where in the document it is, as its author wrote it.
+
+    Pydantic puts the chosen member of a union among the keys ("algorithm", "dpo", "beta"). What the document does not
+    have on the way is no key of it, but for one that is missing.
+    """
+    parts, at = [], data
+    for number, part in enumerate(loc):
+        if _holds(at, part):
+            at = at[part]
+            parts.append(str(part))
+        elif missing and number == len(loc) - 1:
+            parts.append(str(part))
+    return ".".join(parts) or "$"
+
+
+def _holds(at: Any, part: str | int) -> bool:
+    if isinstance(at, Mapping):
+        return part in at
+    return isinstance(at, (list, tuple)) and isinstance(part, int) and part < len(at)
 
 
 def _tag_path(path: str, context: Mapping[str, Any]) -> str:

@@ -65,6 +65,7 @@ TRANSITIONS: dict[tuple[RunState, RunEvent], RunState] = {
     (RunState.PAUSED, RunEvent.RESUME): RunState.RUNNING,
     (RunState.RUNNING, RunEvent.SUCCEED): RunState.SUCCEEDED,
     (RunState.STALLED, RunEvent.SUCCEED): RunState.SUCCEEDED,
+    (RunState.PAUSED, RunEvent.SUCCEED): RunState.SUCCEEDED,  # paused during the last update: there is nothing to hold
     (RunState.PENDING, RunEvent.CANCEL): RunState.CANCELLED,
     (RunState.PENDING, RunEvent.FAIL): RunState.FAILED,
     (RunState.FAILED, RunEvent.RESUME): RunState.PENDING,

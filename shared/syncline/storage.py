@@ -23,7 +23,8 @@ Parts = Mapping[str, tuple[int, str]]
 
 
 class Storage(Protocol):
-    """Raises StoreUnreachable when it does not answer, StoreRefused when it says no, else what its methods name."""
+    """Raises Unavailable when it cannot be read at the moment (StoreUnreachable when a store does not answer),
+    StoreRefused when it says no, else what its methods name."""
 
     @property
     def uri(self) -> str:
@@ -72,6 +73,15 @@ class Storage(Protocol):
     def delete_all(self) -> None:
         """Delete everything in it. Raises CheckpointError."""
 
+    def set_aside(self, names: Iterable[str]) -> None:
+        """Put folders out of sight until `drop_aside`; one of a name that lies there already stays, as it was first.
+
+        Those that are not there do not matter. Raises CheckpointError.
+        """
+
+    def drop_aside(self, parent: str) -> None:
+        """Delete what was set aside in `parent`. Raises CheckpointError."""
+
     def sweep(self, parent: str) -> Sequence[str]:
         """Delete what writers that were killed left in `parent`; returns it. Only while nobody else writes there."""
 
@@ -85,9 +95,6 @@ class Storage(Protocol):
 
     def write_file(self, name: str, content: bytes) -> None:
         """Replace a file as a whole. Raises StorageError, and leaves what was there before."""
-
-    def delete_files(self, names: Iterable[str]) -> None:
-        """Those that are not there do not matter. Raises StorageError."""
 
 
 def storage_at(uri: str, *, cache: Cache) -> Storage:
@@ -124,8 +131,14 @@ class FolderStorage:
         return str((self.root / name).resolve())
 
     def folders(self, parent: str) -> Sequence[str]:
-        found = (self.root / parent).glob("[!.]*")
-        return sorted(f"{parent}/{path.name}" for path in found if (path / MANIFEST).is_file())
+        root = self.root / parent
+        try:
+            names = [path.name for path in root.iterdir() if (path / MANIFEST).is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:  # none that can be seen is not the same as none
+            raise checkpoints.unreadable(root, error) from error
+        return sorted(f"{parent}/{name}" for name in names if not name.startswith("."))
 
     def manifest(self, name: str) -> Manifest:
         return checkpoints.read_manifest(self.root / name)
@@ -167,6 +180,12 @@ class FolderStorage:
     def delete_all(self) -> None:
         checkpoints.delete_folders([self.root])
 
+    def set_aside(self, names: Iterable[str]) -> None:
+        checkpoints.set_aside(self.root / name for name in names)
+
+    def drop_aside(self, parent: str) -> None:
+        checkpoints.delete_folders((self.root / parent).glob(".*.aside"))
+
     def sweep(self, parent: str) -> Sequence[str]:
         return [str(path) for path in durable.sweep(self.root / parent)]
 
@@ -188,13 +207,6 @@ class FolderStorage:
             durable.write_bytes(path, content)
         except OSError as error:
             raise StorageError(f"{path} could not be written: {error}; free space or mend the storage") from error
-
-    def delete_files(self, names: Iterable[str]) -> None:
-        for name in names:
-            try:
-                (self.root / name).unlink(missing_ok=True)
-            except OSError as error:
-                raise StorageError(f"{self.root / name} could not be deleted: {error}; mend the storage") from error
 
     def _parts_of(self, name: str) -> Path:
         path = self.root / name

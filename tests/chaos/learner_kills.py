@@ -7,6 +7,7 @@ Redis, asks for the same run again, and hands out the groups of the steps that a
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -91,7 +92,8 @@ async def train(
     outcome.steps = [report.step for report in reports]
     outcome.trained = [(report.step, index) for report in reports for index in report.trained]
     outcome.leftovers = [path.name for kind in ("state", "checkpoints") for path in (run / kind).glob(".*")]
-    assert (await Streams(redis).outstanding([keys.scored(RUN)])) == [0], "groups were left on the stream"
+    log = (folder / "learner.log").read_text(errors="replace")[-8000:]
+    assert (await Streams(redis).outstanding([keys.scored(RUN)])) == [0], f"groups were left on the stream\n{log}"
     return outcome
 
 
@@ -99,7 +101,7 @@ class _Attempt:
     """One learner process and one Train call."""
 
     def __init__(self, redis: Redis, spec: RunSpec, run_dir: Path, kill: Kill | None, spans: dict[str, float]) -> None:
-        self.loaded = self.starved = False
+        self.loaded = False
         self.spec = spec
         self._redis = redis
         self._streams = Streams(redis)
@@ -110,12 +112,23 @@ class _Attempt:
         self._target = -1
         self.started = 0.0
         self.process: Any = None
+        self.log = Path()
+        self.log_from = 0
+        """Where the lines of this attempt begin."""
         self.client: Client
+
+    def phase(self) -> str:
+        """What the learner said last that it was doing."""
+        lines = self.log.read_bytes()[self.log_from :].splitlines()
+        entered = [json.loads(line) for line in lines if b'"phase_entered"' in line]
+        return str(entered[-1]["phase"]) if entered else "loading"
 
     async def run(self, reports: list[StepReport], outcome: Outcome) -> bool:
         """Take in events until the run is finished (True) or the learner is dead (False)."""
         if self._kill is not None and self._kill.moment == "load":
             self._kill_after(self._kill.fraction * self._spans["load"])
+        # Else a quick learner trains on what is left of the last attempt, before all that is admitted anew.
+        await self._streams.purge_run(RUN)
         self.started = time.monotonic()
         stub = self.client.stub(LearnerServiceStub)
         request = TrainRequest(
@@ -176,7 +189,6 @@ class _Attempt:
         kill = self._kill
         if kill is not None and step == self._target and kill.moment == "collect":
             groups = groups[: int(kill.fraction * len(groups))]
-            self.starved = True
         payloads = [group.SerializeToString() for group in groups]
         await self._streams.add_all(keys.scored(RUN), run_id=RUN, payloads=payloads)
         if kill is not None and step == self._target and kill.moment in ("collect", "update"):
@@ -200,6 +212,8 @@ async def _attempt(
     redis: Redis, redis_url: str, spec: RunSpec, *, folder: Path, kill: Kill | None, spans: dict[str, float]
 ) -> AsyncIterator[_Attempt]:
     attempt = _Attempt(redis, spec, folder / "run", kill, spans)
+    attempt.log = folder / "learner.log"
+    attempt.log_from = attempt.log.stat().st_size if attempt.log.exists() else 0
     with tempfile.TemporaryDirectory(prefix="syncline-") as sockets:
         address, name = f"unix:{sockets}/learner.sock", ids.new_member_id("learner")
         environment = {
@@ -207,6 +221,7 @@ async def _attempt(
             "SYNCLINE_REDIS_URL": redis_url,
             "SYNCLINE_BIND": address,
             "SYNCLINE_DEVICE": "cpu",
+            "SYNCLINE_LOG_LEVEL": "DEBUG",
         }
         attempt.process = await asyncio.to_thread(start_learner, environment, log=folder / "learner.log")
         attempt.client = Client(address, peer="the learner")
@@ -227,7 +242,7 @@ async def _attempt(
 
 
 def _interrupted(run_dir: Path, attempt: _Attempt) -> str:
-    """What a learner was doing when it was killed, by what it left behind."""
+    """What a learner was doing when it was killed, by what it left behind, and by its own last word."""
     for kind, sign in (
         ("delete", "*/.*.del-*"),
         ("publish", "checkpoints/.v*.tmp-*"),
@@ -237,4 +252,4 @@ def _interrupted(run_dir: Path, attempt: _Attempt) -> str:
             return kind if attempt.loaded else f"load, {kind}"
     if not attempt.loaded:
         return "load"
-    return "collect" if attempt.starved else "between"
+    return {"loading": "load", "waiting": "collect", "training": "update", "publishing": "between"}[attempt.phase()]

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 from services.learner import state
 from syncline import checkpoints, published
+from syncline.runspec import RunSpec
 from syncline.storage import FolderStorage
 from syncline.v1.learner_service_pb2 import TrainResponse
 from tests.chaos.small_disk import small_disk
@@ -27,6 +28,7 @@ from tests.integration.learner_world import (
     learner_world,
     spec_of,
     steps_of,
+    until_idle,
     version_file,
     versions_on_disk,
 )
@@ -46,9 +48,9 @@ async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
         yield world
 
 
-def assert_usable(world: World, *, step: int) -> None:
+def assert_usable(world: World, spec: RunSpec, *, step: int) -> None:
     """The state before `step` and the version of that number are whole, and nothing half-written lies beside them."""
-    state.verify(FolderStorage(world.run_dir), step, run_id=RUN)
+    state.verify(FolderStorage(world.run_dir), step, run_id=RUN, spec=spec)
     checkpoints.verify_folder(world.run_dir / published.name_of(step))
     assert [path.name for kind in ("state", "checkpoints") for path in (world.run_dir / kind).glob(".*")] == []
 
@@ -77,7 +79,7 @@ async def test_a_full_disk_fails_the_run_with_a_clear_word_and_freed_space_lets_
             assert ("published 4" in kinds(events)) is (what == "state")
             assert "No space left on device" in events[-1].failed.message
             assert "free space" in events[-1].failed.message
-            assert_usable(world, step=2)
+            assert_usable(world, spec, step=2)
             # And when there is space again, the run goes on from there
             disk.empty()
             await redis.flushall()
@@ -99,11 +101,11 @@ async def test_a_file_that_may_not_grow_further_is_as_good_as_a_full_disk(model:
                 await world.add(groups_of(spec, [3]))
     assert kinds(events)[-2:] == ["published 4", "failed checkpoint_error"]
     assert "free space" in events[-1].failed.message
-    assert_usable(world, step=2)
+    assert_usable(world, spec, step=2)
     assert kinds(await world.train_on(spec, groups_of(spec, range(2, 4))))[0] == "loaded 2"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "unreadable", "manifest truncated", "missing file"])
+@pytest.mark.parametrize("damage", ["truncated", "manifest truncated", "missing file"])
 @pytest.mark.parametrize("what", ["state", "version"])
 async def test_the_checkpoint_before_a_damaged_one_is_used(
     model: Path, redis: Redis, tmp_path: Path, what: str, damage: str
@@ -120,32 +122,104 @@ async def test_the_checkpoint_before_a_damaged_one_is_used(
             folder, file = (world.run_dir / published.name_of(4)), "model.safetensors"
         _damage(folder, file, damage)
         await redis.flushall()
-        with capture_logs() as logs:
-            events = await world.train_on(spec, groups)
-        # Then it is named and skipped, and the run ends as it would have
-        skipped = {entry["step"]: entry["error"] for entry in logs if entry["event"] == "state_skipped"}
-        if what == "state" and damage != "manifest truncated":
-            assert list(skipped) == [6]
-            assert str(folder) in skipped[6]
-        assert events[0].loaded.first_step < 6
-        assert versions_on_disk(world)[-1] == 6
+        events = await world.train(spec, until=lambda event: event.HasField("loaded"))
+        # Then it is named, skipped and set aside
+        assert any(str(folder) in text for text in events[0].loaded.skipped)
+        first = events[0].loaded.first_step
+        assert first < 6
+        aside = folder.parent / f".{folder.name}.aside"
+        await until_idle(world)
+        assert aside.is_dir()
+        # And the run ends as it would have, and has let go of it by then
+        events = await world.train_on(spec, groups)
+        assert events[0].loaded.first_step == first
         assert final_digest(events) == undisturbed
+        assert versions_on_disk(world)[-1] == 6
+        assert [path for kind in ("state", "checkpoints") for path in (world.run_dir / kind).glob(".*")] == []
         # And the record has every step once: told by the state, then made anew
         told = [report.step for report in (*events[0].loaded.missed, *steps_of(events))]
         assert told == list(range(6))
+
+
+@pytest.mark.parametrize("what", ["state", "version"])
+async def test_what_cannot_be_read_at_the_moment_breaks_the_attempt_and_nothing_is_lost(
+    model: Path, world: World, what: str
+) -> None:
+    spec = spec_of(model, steps=6, sync={"period": 4}, checkpoints={"every": 1, "keep": 3})
+    last = final_digest(await world.train_on(spec, groups_of(spec, range(6))))
+    file = (world.run_dir / state.name_of(6)) / "tensors-00000.safetensors"
+    if what == "version":
+        file = version_file(world, 4)
+    before = _files(world.run_dir)
+    with _unreadable(file):
+        with pytest.raises(
+            grpc.aio.AioRpcError, match=r"cannot be read at the moment \(.*Input/output error"
+        ) as broken:
+            await world.train(spec)
+        assert broken.value.code() is grpc.StatusCode.UNAVAILABLE, "the coordinator tries again"
+    assert _files(world.run_dir) == before
+    events = await world.train(spec)
+    assert kinds(events) == ["loaded 6", "finished 6"]
+    assert list(events[0].loaded.skipped) == []
+    assert events[0].loaded.published[-1].manifest_digest == last
+
+
+async def test_a_run_does_not_begin_again_while_it_has_states_that_cannot_be_used(model: Path, world: World) -> None:
+    spec = spec_of(model)
+    groups = groups_of(spec, range(4))
+    last = final_digest(await world.train_on(spec, groups))
+    for step in (2, 4):
+        _damage(world.run_dir / state.name_of(step), "tensors-00000.safetensors", "truncated")
+    (failed,) = await world.train(spec)
+    assert failed.failed.code == "run_failed"
+    for text in ("step-000002", "step-000004", f"move {world.run_dir}/state away"):
+        assert text in failed.failed.message
+    assert state.saved_steps(FolderStorage(world.run_dir)) == [2, 4]
+    # When somebody does so, it begins again
+    (world.run_dir / "state").rename(world.run_dir.parent / "gone")
+    await world.redis.flushall()
+    events = await world.train_on(spec, groups)
+    assert kinds(events)[0] == "loaded 0"
+    assert final_digest(events) == last
+
+
+async def test_a_state_of_another_schedule_is_refused(model: Path, world: World) -> None:
+    spec = spec_of(model, steps=6, sync={"period": 3}, checkpoints={"every": 2, "keep": 3})
+    await world.train_on(spec, groups_of(spec, range(6)))
+    await world.redis.flushall()
+    changed = spec_of(
+        model, steps=6, sync={"period": 3, "changes": [{"step": 3, "period": 1}]}, checkpoints={"every": 2, "keep": 3}
+    )
+    events = await world.train_on(changed, groups_of(changed, range(6)))
+    assert kinds(events)[0] == "loaded 4", "steps 0 to 3 are trained alike by both"
+    (skipped,) = events[0].loaded.skipped
+    assert "step-000006 trained step 4 on version 3, and by the sync schedule of the run spec it is 4" in skipped
 
 
 def _damage(folder: Path, file: str, damage: str) -> None:
     path = folder / file
     if damage == "truncated":
         os.truncate(path, path.stat().st_size // 2)
-    elif damage == "unreadable":  # reading this file is a real I/O error, for root too
-        path.unlink()
-        path.symlink_to("/proc/self/mem")
     elif damage == "manifest truncated":
         os.truncate(folder / checkpoints.MANIFEST, 10)
     else:
         path.unlink()
+
+
+@contextmanager
+def _unreadable(file: Path) -> Iterator[None]:
+    """Reading the file is a real I/O error, for root too."""
+    kept = file.rename(file.parents[3] / "kept")
+    file.symlink_to("/proc/self/mem")
+    try:
+        yield
+    finally:
+        file.unlink()
+        kept.rename(file)
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _size(folder: Path) -> int:

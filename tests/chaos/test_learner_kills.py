@@ -27,4 +27,4 @@ async def test_learners_killed_at_random_moments_end_with_the_same_bytes_and_tra
         kills += len(row.outcome.kills)
     # The kills did hit what they were meant to hit.
     assert kills >= 2 * SEEDS_IN_CI
-    assert {"load", "collect", "publish", "save", "between"} <= set(interrupted), interrupted
+    assert {"load", "collect", "update", "publish", "save"} <= set(interrupted), interrupted

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 from syncline import runspec
-from tests.e2e.local_stack import LocalStack, small_spec
+from tests.e2e.local_stack import QUICKSTART, LocalStack, small_spec
+from tests.hanging_file import HangingFile
 
 
 def test_the_period_changes_at_the_next_window_and_the_steps_show_it(stack: LocalStack) -> None:
@@ -81,6 +85,16 @@ def test_a_paused_run_holds_and_goes_on_to_the_same_bytes(stack: LocalStack) -> 
     assert stack.final_weights(paused) == stack.final_weights(undisturbed)
 
 
+def test_a_run_that_is_paused_during_its_last_update_succeeds(stack: LocalStack) -> None:
+    stack.scale(1)
+    large = {"prompts_per_step": 256, "generation": {"samples_per_prompt": 16, "max_tokens": 5}}
+    run_id = stack.submit(small_spec(steps=1, sync={"period": 1, "lag": 0}, algorithm={"name": "grpo"}, **large))
+    learner = lambda: stack.api.get("/v1/fleet").json()["learner"][0]["phase"]  # noqa: E731
+    stack.until(lambda: learner() == "training", what="the update")
+    assert stack.api.post(f"/v1/runs/{run_id}:pause").json()["state"] == "paused"
+    stack.finish(run_id)
+
+
 def test_a_cancelled_run_can_be_resumed_from_its_saved_state(stack: LocalStack) -> None:
     stack.scale(1)
     spec = small_spec(steps=40)
@@ -93,6 +107,49 @@ def test_a_cancelled_run_can_be_resumed_from_its_saved_state(stack: LocalStack) 
     stack.finish(cancelled)
     assert stack.final_weights(cancelled) == stack.final_weights(undisturbed)
     assert stack.api.post(f"/v1/runs/{cancelled}:resume").status_code == 409, "success is final"
+
+
+def test_a_run_waits_for_a_learner_that_still_writes_for_another_one(tmp_path: Path) -> None:
+    seed = shutil.copytree(QUICKSTART / "seed-model", tmp_path / "seed")
+    (tmp_path / "stack").mkdir()
+    quick = {"stop_timeout_s": "0.2", "max_attempts": "1"}  # one attempt that counts would fail the run
+    with LocalStack(tmp_path / "stack", project=Path.cwd(), model_root="/", **quick) as stack:
+        # Given a cancelled run whose learner is in the middle of a write
+        first = stack.submit(small_spec(steps=3000, model={"path": str(seed)}))
+        stack.at_step(first, 1)
+        config = HangingFile(seed / "config.json")
+        stack.until(config.is_read, what="the next publication")
+        stack.api.post(f"/v1/runs/{first}:cancel")
+        # When the next one has been turned away a few times
+        second = stack.submit(small_spec(steps=2, sync={"period": 1, "lag": 0}))
+        busy = f"is still publishing for run {first}"
+        stack.until(
+            lambda: sum(busy in str(event["data"].get("reason", "")) for event in stack.events(second)) >= 3,
+            what="a few refusals",
+        )
+        assert stack.run(second)["state"] == "starting"
+        # Then it trains as soon as the learner is free
+        config.answer()
+        stack.finish(second)
+
+
+def test_a_run_that_cannot_use_its_newest_state_says_so_and_goes_on_from_the_one_before(stack: LocalStack) -> None:
+    stack.scale(1)
+    spec = small_spec(steps=40, checkpoints={"every": 4, "keep": 3})
+    undisturbed = stack.submit(spec)
+    stack.finish(undisturbed)
+    cancelled = stack.submit(spec)
+    stack.at_step(cancelled, 13)
+    stack.api.post(f"/v1/runs/{cancelled}:cancel")
+    stack.until(lambda: stack.api.get("/v1/fleet").json()["learner"][0]["phase"] == "idle", what="the learner to stop")
+    *_, before, newest = sorted((stack.folder / "runs" / cancelled / "state").glob("step-*"))
+    os.truncate(newest / "tensors-00000.safetensors", 1000)
+    stack.api.post(f"/v1/runs/{cancelled}:resume")
+    stack.finish(cancelled)
+    (warning,) = [event["data"] for event in stack.events(cancelled) if event["type"] == "warning"]
+    assert f"{newest.name}/tensors-00000.safetensors is 1000 bytes" in warning["problem"]
+    assert f"the run goes on from step {int(before.name[-6:])}" in warning["allowed"]
+    assert stack.final_weights(cancelled) == stack.final_weights(undisturbed)
 
 
 def test_a_run_can_start_from_another_runs_checkpoint(stack: LocalStack) -> None:

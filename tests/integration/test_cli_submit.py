@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from syncline.state import RunEvent
 from tests.e2e.local_stack import QUICKSTART
 from tests.integration.coordinator_thread import Coordinator
+from tests.integration.published import publish
 
 SPEC = """
 name: judged
@@ -67,3 +69,19 @@ def test_a_judge_that_does_not_answer_is_told_at_once_and_in_the_status(
     as_json = syncline("status", run_id, "-o", "json", "--server", coordinator.url, folder=tmp_path)
     paths = [warning["path"] for warning in json.loads(as_json.stdout)["warnings"]]
     assert paths == ["rewards", "evaluation.0.reward.endpoint"], "nor is a reward service there"
+
+
+def test_a_run_without_a_word_on_which_checkpoint_starts_from_the_final_one(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    first = coordinator.run(RunEvent.START)
+    for version in (0, 4):
+        publish(first.folder, tmp_path / "model", version=version, run_id=first.id, probe=[0.0] * 9)
+    refused = syncline("submit", "spec.yaml", "--from", first.id, "--server", coordinator.url, folder=tmp_path)
+    assert refused.returncode != 0
+    assert f"run {first.id} is starting, so its final checkpoint is not known; it has v0, v4" in refused.stderr
+    coordinator.do(lambda: first.apply(RunEvent.CANCEL))
+    done = syncline("submit", "spec.yaml", "--from", first.id, "--server", coordinator.url, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    second = coordinator.runs.store.get(done.stdout.strip())
+    assert second.spec.model.path == str((first.folder / "checkpoints" / "v000004").resolve())

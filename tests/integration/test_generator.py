@@ -261,10 +261,10 @@ async def test_a_generator_without_a_version_is_ready_until_one_is_wanted(
     unreadable = CheckpointHandle()
     unreadable.CopyFrom(handles[0])
     unreadable.uri = f"file://{tmp_path}/not-mounted"
-    with pytest.raises(CheckpointError, match="no readable manifest"):
+    with pytest.raises(CheckpointError, match="has no manifest"):
         await generator.load(unreadable)
-    assert "no readable manifest" in generator.error
-    with pytest.raises(Unavailable, match=r"holds no version yet: .*no readable manifest"):
+    assert "has no manifest" in generator.error
+    with pytest.raises(Unavailable, match=r"holds no version yet: .*has no manifest"):
         await generator.check(wanted="version 0 of run-1")
     await generator.check()  # when the run is over, it is none the worse
     await generator.load(handles[0])
@@ -327,7 +327,7 @@ async def test_the_coordinators_view_over_grpc(
         answer = await client.call(stub.Generate, pb.GenerateRequest(task=task(0)), timeout_s=30)
         assert len(answer.group.samples) == 4
         forged = CheckpointHandle(run_id=RUN, version=9, uri="file:///nowhere", manifest_digest="x")
-        with pytest.raises(Exception, match=r"generator at unix:.*no readable manifest\.json") as refused:
+        with pytest.raises(Exception, match=r"generator at unix:.*has no manifest\.json") as refused:
             await client.call(stub.LoadCheckpoint, pb.LoadCheckpointRequest(handle=forged), timeout_s=30)
         assert type(refused.value).__name__ == "CheckpointError", "the peer's own error class arrives"
     finally:

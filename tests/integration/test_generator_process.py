@@ -104,9 +104,9 @@ async def test_a_generator_is_ready_when_it_holds_what_is_wanted_or_nothing_is(
         unreadable = CheckpointHandle()
         unreadable.CopyFrom(handle)
         unreadable.uri = "file:///not/mounted"
-        with pytest.raises(CheckpointError, match="no readable manifest"):
+        with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
             await inference.load(unreadable)
-        assert "no readable manifest" in (await inference.member()).status["error"]
+        assert "has no manifest.json" in (await inference.member()).status["error"]
         assert await inference.health(READY) == "NOT_SERVING"
 
         # When it has loaded what is wanted, then it is ready

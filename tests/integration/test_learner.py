@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,18 +77,25 @@ async def test_a_step_report_is_complete(model: Path, world: World) -> None:
     assert dict(task.dropped) == {"all_correct": 1, "poison": 1}
     assert dict(task.verdicts) == {"scored": 11, "timeout": 1}
     assert dict(task.causes) == {"timeout: more than 1 s of CPU time": 1}
-    assert 0.0 < task.reward_mean < 1.0
+    rewards = [verdict.score for one in groups[8:] for verdict in one.verdicts]
+    assert task.reward_mean == pytest.approx(statistics.fmean(rewards))
+    assert (task.samples, task.rewarded, task.tokens) == (12, 12, report.tokens)
     assert list(report.trained) == [2, 3]
     assert report.tokens == sum(len(s.token_ids) for one in groups[8:] for s in one.group.samples)
     assert task.length_mean == pytest.approx(report.tokens / 12)
     assert report.update_seconds > 0.0
     assert set(report.metrics) == {
         "loss", "grad_norm", "learning_rate", "chosen_log_prob", "rejected_log_prob", "margin",
-        "pair_accuracy", "chosen_length", "rejected_length", "entropy", "mismatch_kl", "kl_reference", "padding_waste",
+        "pair_accuracy", "chosen_length", "rejected_length", "entropy", "mismatch_kl", "mismatch_max", "kl_reference",
+        "padding_waste", "reward_std", "all_correct", "all_wrong", "truncated",
     }  # fmt: skip
     assert all(math.isfinite(value) for value in report.metrics.values())
     assert 0.0 < report.metrics["padding_waste"] < 0.6
-    of_the_step = {"loss", "grad_norm", "learning_rate", "padding_waste"}
+    assert report.metrics["mismatch_max"] > report.metrics["mismatch_kl"] > 0.0
+    assert report.metrics["reward_std"] == pytest.approx(statistics.pstdev(rewards))
+    assert (report.metrics["all_correct"], report.metrics["all_wrong"]) == (pytest.approx(1 / 3), 0.0)
+    assert report.metrics["truncated"] == 0.5
+    of_the_step = {"loss", "grad_norm", "learning_rate", "padding_waste", "mismatch_max"}
     assert dict(task.metrics) == {name: value for name, value in report.metrics.items() if name not in of_the_step}
     chosen, rejected = report.samples
     assert (chosen.role, chosen.reward, chosen.prompt, chosen.answer) == ("chosen", 1.0, "prompt 2/2", "85")
@@ -175,6 +184,22 @@ async def test_a_sample_without_a_score_trains_nothing_and_counts_in_no_mean(
     assert task.reward_mean == expected.tasks[0].reward_mean
     assert task.dropped["unscored"] == 1
     assert task.verdicts["unparsable"] == 6
+
+
+async def test_a_task_of_which_nothing_could_be_scored_has_no_reward(model: Path, world: World) -> None:
+    tasks = [{"name": name, "data": "unused", "reward": {"type": "math"}} for name in ("math", "chat")]
+    spec = spec_of(model, tasks=tasks, steps=1)
+    groups = groups_of(spec, [0])
+    for one in groups[1::2]:
+        for verdict in one.verdicts:
+            verdict.status = VERDICT_STATUS_UNPARSABLE
+            verdict.ClearField("score")
+    (report,) = steps_of(await world.train_on(spec, groups))
+    math_, chat = report.tasks
+    assert (math_.rewarded, math_.HasField("reward_mean")) == (8, True)
+    assert (chat.rewarded, chat.HasField("reward_mean"), chat.samples) == (0, False, 8)
+    assert not {"reward_std", "all_wrong"} & set(chat.metrics)
+    assert dict(chat.dropped) == {"unscored": 2}
 
 
 @pytest.mark.parametrize("name", ["dpo", "group_dpo", "grpo", "group_dpo_grpo"])
@@ -338,8 +363,14 @@ async def test_a_diverged_step_fails_before_the_weights_are_touched(model: Path,
     assert "optimizer.lr" in events[-1].failed.message
 
 
-async def test_micro_batches_accumulate_to_the_gradient_of_one_batch(model: Path, redis: Redis, tmp_path: Path) -> None:
-    spec = spec_of(model, algorithm={"name": "group_dpo_grpo", "grpo_weight": 0.5}, steps=1)
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "group_dpo_grpo", "grpo_weight": 0.5}, {"name": "grpo", "beta": 0.1}], ids=["whole", "cut"]
+)
+async def test_micro_batches_accumulate_to_the_gradient_of_one_batch(
+    model: Path, redis: Redis, tmp_path: Path, algorithm: dict[str, Any]
+) -> None:
+    """Of whole groups where pairs hold them together, and of single completions in GRPO."""
+    spec = spec_of(model, algorithm=algorithm, steps=1)
     found = []
     for tokens in (1, 100_000):
         async with learner_world(redis, tmp_path / str(tokens), micro_batch_tokens=tokens) as world:

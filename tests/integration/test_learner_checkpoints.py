@@ -173,7 +173,7 @@ async def test_a_planted_pickle_is_refused_unread(model: Path, redis: Redis, tmp
             events = await world.train_on(spec, groups)
 
     assert [(entry["event"], name in entry["error"]) for entry in logs if "error" in entry] == [
-        ("checkpoint_discarded", True),
+        ("checkpoint_set_aside", True),
         ("state_skipped", True),
     ]
     assert kinds(events)[0] == "loaded 4"

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import grpc
 import pytest
+from redis.asyncio import Redis
 
+from syncline.errors import Busy
 from syncline.v1.learner_service_pb2 import LearnerServiceGetStatusRequest, StopRequest, UpdateRequest
+from tests.hanging_file import HangingFile
 from tests.integration.learner_world import (
     RUN,
     World,
     groups_of,
     kinds,
+    learner_world,
     spec_of,
     steps_of,
     until_idle,
@@ -67,6 +71,33 @@ async def test_a_second_run_is_refused_while_one_is_trained(model: Path, world: 
     with pytest.raises(Exception, match="took over"):
         await first.read()
     second.cancel()
+
+
+async def test_a_learner_that_cannot_stop_at_once_says_that_it_is_busy_and_takes_the_run_later(
+    redis: Redis, tmp_path: Path
+) -> None:
+    model = make_tiny_model(tmp_path / "seed", seed=0, hidden=16, layers=1, heads=1)
+    spec = spec_of(model)
+    async with learner_world(redis, tmp_path / "run", stop_timeout_s=0.1) as world:
+        # Given a learner whose publication hangs, and a client that went away
+        await world.add(groups_of(spec, [0]))
+        call = world.stub.Train(world.request(spec))
+        assert kinds([await call.read(), await call.read()]) == ["loaded 0", "step 0"]
+        config = HangingFile(model / "config.json")
+        await world.add(groups_of(spec, range(1, 4)))
+        await until(config.is_read)
+        call.cancel()
+        # Then neither its run nor another one is refused for good
+        for run_id in (RUN, "another-run"):
+            with pytest.raises(grpc.aio.AioRpcError, match=f"is still publishing for run {RUN}") as refused:
+                await world.stub.Train(world.request(spec, run_id=run_id)).read()
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert ("syncline-code", Busy.code) in tuple(refused.value.trailing_metadata())
+        # And when the storage answers, the run goes on
+        config.answer()
+        await until_idle(world)
+        await redis.flushall()
+        assert kinds(await world.train_on(spec, groups_of(spec, range(4))))[-1] == "finished 4"
 
 
 async def test_a_paused_run_collects_but_waits_before_its_next_update(model: Path, world: World) -> None:

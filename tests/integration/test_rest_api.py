@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -428,12 +429,13 @@ async def test_a_body_above_the_limit_is_refused_also_when_it_comes_in_chunks(ap
 async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Path, redis: Redis) -> None:
     async with serving(project, redis) as (api, runs):
         run = runs.store.get((await api.post("/v1/runs", json=spec(evaluation=[HELD_OUT]))).json()["id"])
-        refused = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
-        await _says(refused, "has no published checkpoint")
+        await _says(await _start_from(api, f"{run.id}/best"), "is pending, so its best checkpoint is not known")
+        run.apply(RunEvent.START)
         for version in (0, 2, 4):
             publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
-        refused = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
-        await _says(refused, "has no evaluated checkpoint on storage")
+        for which in ("best", "final"):
+            refused = await _start_from(api, f"{run.id}/{which}")
+            await _says(refused, f"is starting, so its {which} checkpoint is not known; it has v0, v2, v4")
         for version, accuracy in ((0, 0.25), (2, 0.75), (4, 0.5)):
             await evaluate(run, version, accuracy)
         folder = str(run.folder.resolve() / "checkpoints" / "v000002")
@@ -445,11 +447,10 @@ async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Pa
             (2, True, True),
             (4, False, False),
         ]
-        started = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
-        assert started.json()["spec"]["model"]["path"] == folder
+        await api.post(f"/v1/runs/{run.id}:cancel")
+        assert (await _start_from(api, f"{run.id}/best")).json()["spec"]["model"]["path"] == folder
         events = (await api.get(f"/v1/runs/{run.id}/events")).json()["events"]
         assert [event["data"]["version"] for event in events if event["type"] == "best"] == [0, 2]
-        await api.post(f"/v1/runs/{run.id}:cancel")
         summary = json.loads((run.folder / "summary.json").read_text())
         assert summary["best"] == best
         assert summary["evaluation"]["before"]["heldout"]["score"]["mean"] == 0.25
@@ -467,6 +468,27 @@ async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Pa
             answer = await api.get(f"/v1/runs/{run.id}/evaluations/{missing}")
             assert answer.status_code == 404
             assert "it has: heldout/0, heldout/2, heldout/4" in answer.json()["detail"]
+
+
+async def test_a_run_starts_only_from_a_checkpoint_whose_every_byte_is_right(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs):
+        run = runs.store.get((await api.post("/v1/runs", json=spec())).json()["id"])
+        await api.post(f"/v1/runs/{run.id}:cancel")
+        await _says(await _start_from(api, run.id), "has no published checkpoint")
+        for version in (0, 4):
+            publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
+        weights = run.folder / "checkpoints" / "v000004" / "model.safetensors"
+        whole = weights.read_bytes()
+        os.truncate(weights, 100)
+        for which in ("", "/final", "/v4"):
+            await _says(await _start_from(api, f"{run.id}{which}"), "v000004/model.safetensors is 100 bytes")
+        weights.write_bytes(whole)
+        started = await _start_from(api, run.id)
+        assert started.json()["spec"]["model"]["path"] == str(weights.parent.resolve())
+
+
+async def _start_from(api: httpx.AsyncClient, checkpoint: str) -> httpx.Response:
+    return await api.post("/v1/runs", json=spec(model={"path": f"run://{checkpoint}"}))
 
 
 async def test_a_run_that_goes_back_forgets_what_it_will_evaluate_anew(project: Path, redis: Redis) -> None:
@@ -548,9 +570,13 @@ async def test_an_endpoint_that_does_not_answer_is_a_warning_and_no_refusal(proj
         assert runs.store.get(created.json()["id"]).state.value == "pending"
 
 
-async def test_while_no_reward_service_is_live_the_only_warning_says_so(api: httpx.AsyncClient) -> None:
+async def test_while_no_reward_service_is_live_the_warnings_say_so_beside_those_of_the_spec(
+    api: httpx.AsyncClient,
+) -> None:
     (warning,) = (await api.post("/v1/runs", json=spec())).json()["warnings"]
     assert (warning["path"], warning["problem"]) == ("rewards", "were not checked: no reward service answers")
+    warnings = (await api.post("/v1/runs", json=spec(algorithm={"name": "grpo"}))).json()["warnings"]
+    assert {one["path"] for one in warnings} == {"rewards", "algorithm.importance_cap"}
 
 
 async def test_with_a_token_everything_but_health_asks_for_it(project: Path, redis: Redis) -> None:

@@ -116,7 +116,22 @@ def test_the_parts_of_several_writers_become_one_folder(storage: Storage) -> Non
     assert storage.sweep(published.FOLDER) == []
 
 
-def test_small_files_are_replaced_listed_and_deleted(storage: Storage) -> None:
+def test_what_is_set_aside_is_out_of_sight_until_it_is_dropped_and_the_first_of_a_name_stays(storage: Storage) -> None:
+    aside = f"{published.FOLDER}/.v000003.aside"
+    for weights in (WEIGHTS, b"made again"):
+        storage.write(V3, lambda folder, weights=weights: fill(folder, weights=weights))
+        storage.set_aside([V3, published.name_of(4)])
+        assert published.versions(storage) == []
+    assert storage.sweep(published.FOLDER) == []
+    assert (storage.stage(aside) / "weights.bin").read_bytes() == WEIGHTS
+    storage.write(V3, fill)
+    storage.drop_aside(published.FOLDER)
+    assert published.versions(storage) == [3]
+    with pytest.raises(CheckpointError):
+        storage.manifest(aside)
+
+
+def test_small_files_are_replaced_and_listed(storage: Storage) -> None:
     with pytest.raises(NotFound, match=r"rollouts/step-1"):
         storage.read_file("rollouts/step-1")
     storage.write(V3, fill)
@@ -125,8 +140,6 @@ def test_small_files_are_replaced_listed_and_deleted(storage: Storage) -> None:
         storage.write_file("rollouts/step-1", content)
     assert storage.read_file("rollouts/step-1") == b"after"
     assert storage.files("rollouts") == ["rollouts/step-1"]
-    storage.delete_files(["rollouts/step-1", "rollouts/never-there"])
-    assert storage.files("rollouts") == []
     assert storage.read_file("standings.json") == b"{}"
 
 

@@ -1,12 +1,13 @@
 """TRL as an outside oracle: its own trainers and ours compute the loss of the same weights on the same ragged batches.
 
 Not a formula written down twice: `DPOTrainer.compute_loss` and `GRPOTrainer.compute_loss` run TRL's forward pass, its
-output layer, its losses and its backward pass, from the same model folders and token ids.
+output layer, its losses and its backward pass, from the same model folders and token ids. For GRPO it is TRL as well
+that makes advantages of the rewards, and reference log-probabilities and importance ratios with its own passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -16,13 +17,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from services.coordinator.export import exported
+from services.coordinator.store import RunStore
 from services.learner.batch import PlannedGroup, TokenRows, token_rows
 from services.learner.policy import Policy
+from syncline import recording
 from syncline.algo.algorithm import Algorithm, LossBatch
 from syncline.algo.dpo import DPO
 from syncline.algo.grpo import GRPO
 from syncline.algo.metrics import token_metrics
 from syncline.algo.pairs import RandomPair
+from syncline.rollout_rows import RolloutRow
 from syncline.v1.rollout_pb2 import ScoredGroup
 from tests.integration.learner_world import SAMPLES, scored_group, spec_of
 from tests.integration.tiny_models import PAD, make_tiny_model, tiny_tokenizer
@@ -98,6 +103,38 @@ def test_dpo_is_that_of_trl(
         assert means["pair_accuracy"].mean().value == pytest.approx(logged["rewards/accuracies"])
 
 
+def test_trl_trains_on_an_exported_file_of_preferences(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    run = RunStore(tmp_path / "runs").create("export-000000", spec_of(folders[0], steps=2))
+    rows = [_row(f"1{step}+2{index}=", ["33", "44"], step=step, index=index) for step in range(2) for index in range(3)]
+    for step in range(2):
+        recording.write_step(run.folder, step, [row for row in rows if row.step == step])
+    run.record.step = 2
+    file = tmp_path / "preferences.jsonl"
+    file.write_text("".join(exported(run, "preferences")), encoding="utf-8")
+
+    dataset = load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
+    assert dataset.column_names == ["prompt", "chosen", "rejected"]
+    trainer = _dpo_trainer(folders, tmp_path, beta=0.1, loss_type={"sigmoid": 1.0}, dataset=dataset)
+    (batch,) = trainer.get_eval_dataloader(trainer.train_dataset)
+    texts = [trainer.processing_class.decode(ids, skip_special_tokens=True) for ids in batch["input_ids"]]
+    assert sorted(texts) == sorted(f"{row.prompt}{answer}" for row in rows for answer in ("33", "44"))
+    loss, gradients = _theirs(trainer, batch)
+    assert torch.isfinite(loss)
+    assert any(gradient.any() for gradient in gradients.values())
+
+
+def _row(prompt: str, answers: Sequence[str], *, step: int, index: int) -> RolloutRow:
+    """Of two answers the first is right."""
+    samples = [
+        {"text": text, "token_ids": [5, 6], "log_probs": [-1.0, -1.0], "reward": 1.0 - number}
+        for number, text in enumerate(answers)
+    ]
+    place = {"step": step, "prompt_index": index, "task": "math", "pairs": [(0, 1)]}
+    return RolloutRow.model_validate({"prompt": prompt, "prompt_token_ids": [5], "samples": samples, **place})
+
+
 # ---- GRPO
 
 
@@ -107,8 +144,15 @@ def test_dpo_is_that_of_trl(
         (grpo(beta=0.0), {"loss_type": "dr_grpo"}),
         (grpo(beta=0.05), {"loss_type": "dr_grpo"}),
         (grpo(beta=0.05, clip=0.2), {"loss_type": "dr_grpo", "epsilon": 0.2}),
-        (grpo(beta=0.05, importance_cap=2.0), {"loss_type": "dr_grpo"}),
-        (grpo(beta=0.05, scale_rewards=True), {"loss_type": "dr_grpo"}),
+        (
+            grpo(beta=0.05, importance_cap=2.0),
+            {
+                "loss_type": "dr_grpo",
+                "vllm_importance_sampling_mode": "token_truncate",
+                "vllm_importance_sampling_clip_max": 2.0,
+            },
+        ),
+        (grpo(beta=0.05, scale_rewards=True), {"loss_type": "dr_grpo", "scale_rewards": "group"}),
         (grpo(beta=0.05, length_normalize=True), {"loss_type": "grpo"}),
         (grpo(beta=0.05, entropy_weight=0.3), {"loss_type": "dr_grpo", "entropy_coef": 0.3}),
     ],
@@ -119,7 +163,11 @@ def test_grpo_is_that_of_trl(
 ) -> None:
     # TRL's entropy is a mean over the tokens of a batch, ours one within each completion: the same for equal lengths.
     length = 3 if algorithm.entropy_weight else None
-    groups = _planned(algorithm, [_group(folders[0], prompt, length=length) for prompt in (1, 2, 3, 5)])
+    # TRL adds 1e-4 to the standard deviation, we 1e-6: the same for large rewards.
+    right = 10_000.0 if algorithm.scale_rewards else 1.0
+    prompts = (1, 2, 3, 5)
+    groups = _planned(algorithm, [_group(folders[0], prompt, length=length, right=right) for prompt in prompts])
+    assert [len(group.plan.rows) for group in groups] == [SAMPLES] * 4
     if not algorithm.length_normalize:  # sum over tokens / (rows * LONGEST); the entropy term has no LONGEST
         policy, entropy = (
             _ours(replace(algorithm, **term), groups, folders, divide_by=len(groups) * factor)
@@ -132,14 +180,12 @@ def test_grpo_is_that_of_trl(
     else:
         ours = _ours(algorithm, groups, folders, divide_by=float(len(groups)))
     trainer = _grpo_trainer(folders, tmp_path, beta=algorithm.beta, **options)
-    inputs = _rollouts(groups, ours)
-    if algorithm.clip is not None:
-        inputs["old_per_token_logps"] = inputs["generator"]
-    if algorithm.importance_cap is not None:
-        trainer.use_vllm = True  # nothing but whether `compute_loss` multiplies by this:
-        inputs["importance_sampling_ratio"] = torch.exp(inputs["policy"] - inputs["generator"]).clamp(
-            max=algorithm.importance_cap
-        )
+    # TRL takes the generator into account where vLLM generates; nothing of vLLM is used but what this says.
+    trainer.use_vllm, trainer._last_loaded_step = algorithm.importance_cap is not None, trainer.state.global_step
+    inputs = _rollouts(trainer, groups)
+    assert ("importance_sampling_ratio" in inputs) is (algorithm.importance_cap is not None)
+    if algorithm.clip is not None:  # TRL clips against the trainer at the time of generation, we against the generator
+        inputs["old_per_token_logps"] = _padded([s.log_probs for one in groups for s in one.scored.group.samples])
     theirs, their_gradients = _theirs(trainer, inputs)
     _assert_same(ours, theirs, their_gradients)
     logged = {name: values[-1] for name, values in trainer._metrics["eval"].items()}
@@ -151,9 +197,11 @@ def test_grpo_is_that_of_trl(
 # ---- the learner's side
 
 
-def _group(folder: Path, prompt: int, *, length: int | None = None) -> ScoredGroup:
+def _group(folder: Path, prompt: int, *, length: int | None = None, right: float = 1.0) -> ScoredGroup:
     """Ragged completions, some of which end with the end-of-text token; both right and wrong ones."""
     scored = scored_group(spec_of(folder, prompts_per_step=8), 0, prompt)
+    for verdict in scored.verdicts:
+        verdict.score *= right
     if length is not None:
         for sample in scored.group.samples:
             tokens = (list(sample.token_ids) * length)[:length]
@@ -209,36 +257,27 @@ def _preferences(ours: Ours) -> dict[str, Tensor]:
     return {"input_ids": input_ids, "attention_mask": attention.long(), "completion_mask": mask.long()}
 
 
-def _rollouts(groups: Sequence[PlannedGroup], ours: Ours) -> dict[str, Tensor]:
-    """What TRL's rollout makes: prompts padded on the left, completions and all that is known of them on the right."""
-    samples = [(group.scored.group.task.prompt_token_ids, group.scored.group.samples[i]) for group in groups
-               for i in group.plan.rows]  # fmt: skip
-    prompt_width = max(len(prompt) for prompt, _ in samples)
-    width = max(len(sample.token_ids) for _, sample in samples)
-
-    def left(of: Callable[[Sequence[int]], list[int]], padding: int) -> Tensor:
-        return torch.tensor([[padding] * (prompt_width - len(prompt)) + of(prompt) for prompt, _ in samples])
-
-    def right(rows: Sequence[Sequence[float]], padding: float) -> Tensor:
-        return torch.tensor([[*row] + [padding] * (width - len(row)) for row in rows])
-
-    def tokens(values_RT: Tensor) -> Tensor:
-        return right([row[inside].tolist() for row, inside in zip(values_RT, ours.batch.mask_RT, strict=True)], 0.0)
-
-    assert ours.batch.reference_RT is not None
-    return {
-        "prompt_ids": left(list, PAD),
-        "prompt_mask": left(lambda prompt: [1] * len(prompt), 0),
-        "completion_ids": right([list(sample.token_ids) for _, sample in samples], PAD),
-        "completion_mask": right([[1] * len(sample.token_ids) for _, sample in samples], 0),
-        "advantages": ours.batch.advantage_R,
-        "ref_per_token_logps": tokens(ours.batch.reference_RT),
-        "policy": tokens(ours.batch.log_probs_RT.detach()),
-        "generator": tokens(ours.batch.generator_RT),
+def _rollouts(trainer: Any, groups: Sequence[PlannedGroup]) -> dict[str, Tensor]:
+    """What TRL makes of rollouts and rewards: padded, with advantages, reference and ratio."""
+    samples = [(one.scored.group.task, sample) for one in groups for sample in one.scored.group.samples]
+    trainer.rollout_func = lambda prompts, _: {
+        "prompt_ids": [list(task.prompt_token_ids) for task, _ in samples],
+        "completion_ids": [list(sample.token_ids) for _, sample in samples],
+        "logprobs": [list(sample.log_probs) for _, sample in samples],
     }
+    rewards = [verdict.score for one in groups for verdict in one.scored.verdicts]
+    inputs: dict[str, Tensor] = trainer._generate_and_score_completions([{"prompt": "a", "reward": r} for r in rewards])
+    return inputs
 
 
-def _dpo_trainer(folders: tuple[Path, Path], out: Path, *, beta: float, loss_type: dict[str, float]) -> Any:
+def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row] + [0.0] * (width - len(row)) for row in rows])
+
+
+def _dpo_trainer(
+    folders: tuple[Path, Path], out: Path, *, beta: float, loss_type: dict[str, float], dataset: Any = None
+) -> Any:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
@@ -249,7 +288,7 @@ def _dpo_trainer(folders: tuple[Path, Path], out: Path, *, beta: float, loss_typ
             model=_plain(folders[0]),
             ref_model=_plain(folders[1]),
             args=DPOConfig(str(out), **options, **_ON_A_CPU),
-            train_dataset=unused,
+            train_dataset=dataset or unused,
             processing_class=tiny_tokenizer(),
         )
     )
@@ -259,18 +298,19 @@ def _grpo_trainer(folders: tuple[Path, Path], out: Path, **options: Any) -> Any:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    sizes = {"num_generations": SAMPLES, "per_device_train_batch_size": SAMPLES, "max_completion_length": LONGEST}
+    fixed = {"num_generations": SAMPLES, "per_device_train_batch_size": SAMPLES, "max_completion_length": LONGEST}
     # TRL's own default lets rho's gradient flow into the KL term as well; the paper's KL term is k3 alone.
-    options["use_bias_correction_kl"] = False
-    return _ready(
-        GRPOTrainer(
-            model=_plain(folders[0]),
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
-            args=GRPOConfig(str(out), **sizes, **options, **_ON_A_CPU),
-            train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
-            processing_class=tiny_tokenizer(),
-        )
+    fixed |= {"use_bias_correction_kl": False, "scale_rewards": "none"}
+    trainer = GRPOTrainer(
+        model=_plain(folders[0]),
+        reward_funcs=lambda completions, reward, **_: reward,
+        args=GRPOConfig(str(out), **{**fixed, **options}, **_ON_A_CPU),
+        train_dataset=Dataset.from_dict({"prompt": ["a"] * 2}),
+        processing_class=tiny_tokenizer(),
     )
+    if trainer.ref_model is not None:
+        trainer.ref_model.load_state_dict(_plain(folders[1]).state_dict())  # it took the policy's own folder
+    return _ready(trainer)
 
 
 _ON_A_CPU: dict[str, Any] = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none"}

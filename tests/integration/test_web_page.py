@@ -12,10 +12,12 @@ import httpx
 import pytest
 
 from services.coordinator.api import page
+from services.coordinator.reports import step_row
 from services.coordinator.rollout_file import Origin
 from syncline.algo.schedule import Change, Schedule
 from syncline.errors import FieldProblem
 from syncline.state import RunEvent
+from syncline.v1.learner_service_pb2 import StepReport, TaskReport
 from tests.e2e.local_stack import QUICKSTART, LocalStack, small_spec
 from tests.integration import chromium
 from tests.integration.chromium import Chromium
@@ -305,6 +307,33 @@ def test_what_a_model_wrote_stays_text(browser: Chromium, coordinate: Callable[.
     assert "timeout" in sides_text[1]
     assert browser.ask("document.querySelectorAll('main img, main script').length") == 0
     assert "owned" not in browser.ask("document.title")
+
+
+def test_a_mixed_run_has_its_curves_by_task_and_a_gap_where_nothing_was_scored(
+    browser: Chromium, coordinate: Callable[..., Coordinator]
+) -> None:
+    coordinator = coordinate()
+    run = coordinator.run(RunEvent.START, RunEvent.TRAIN)
+
+    def row(step: int) -> dict[str, Any]:
+        sizes = {"groups": 2, "samples": 8, "tokens": 40 + step, "length_mean": 5.0, "pairs": 2}
+        math = TaskReport(task="math", rewarded=8, reward_mean=0.5, **sizes)
+        chat = TaskReport(task="chat", rewarded=8 * (step != 3), reward_mean=None if step == 3 else 7.0, **sizes)
+        numbers = {"loss": 0.5, "mismatch_kl": 0.25 + step}
+        return step_row(StepReport(step=step, version=step, tasks=[math, chat], metrics=numbers), sync_period=1)
+
+    coordinator.do(lambda: run.append("steps", *[row(step) for step in range(6)]))
+    browser.open(f"{coordinator.url}/#/runs/{run.id}")
+    browser.until_text("5.250 nats (version 5)")
+    pieces = "[...document.querySelectorAll('#reward path')].map((one) => one.getAttribute('d').split('M').length - 1)"
+    browser.until(f"JSON.stringify({pieces}) === '[1,1,2]'")
+    select = "document.querySelector('select[aria-label=\"What the fourth figure shows\"]')"
+    for choice in ("pairs", "tokens", "completion length", "mismatch_kl"):
+        browser.ask(f"{select}.value = '{choice}'")
+        browser.ask(f"{select}.dispatchEvent(new Event('change'))")
+        label = browser.ask("document.getElementById('chosen').getAttribute('aria-label')")
+        lines = ("all tasks",) if choice == "mismatch_kl" else ("all tasks", "math", "chat")
+        assert all(f"{name} from" in label for name in lines), label
 
 
 def test_evaluations_are_shown_with_intervals_the_best_one_and_what_was_answered(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncline import checkpoints, published
-from syncline.errors import CheckpointError, DigestMismatch
+from syncline.errors import CheckpointError, DigestMismatch, Unavailable
 from syncline.storage import FolderStorage, prune
 from tests.integration.published import staged
 
@@ -102,6 +102,23 @@ def test_a_damaged_manifest_is_an_error_that_says_so(tmp_path: Path, text: str) 
     (target / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest"):
         checkpoints.verify_folder(target)
+
+
+def test_what_is_there_and_cannot_be_read_is_no_damage(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path)
+    for name in ("weights.bin", checkpoints.MANIFEST):
+        storage.write(published.name_of(3), fill)
+        file = tmp_path / published.name_of(3) / name
+        file.unlink()
+        file.symlink_to("/proc/self/mem")  # an I/O error, for root too
+        with pytest.raises(Unavailable, match=r"cannot be read at the moment \(.*Input/output error"):
+            storage.check(published.name_of(3))
+        file.unlink()
+        storage.delete([published.name_of(3)])
+    (tmp_path / "state").symlink_to(tmp_path / "state")  # a loop
+    with pytest.raises(Unavailable, match="cannot be read at the moment"):
+        storage.folders("state")
+    assert storage.folders("nothing") == []
 
 
 def test_pruning_keeps_the_newest_and_what_is_in_use(tmp_path: Path) -> None:

@@ -62,11 +62,3 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     (line,) = recording.read_step(FolderStorage(tmp_path), 0)
     assert RolloutRow.model_validate_json(line).prompt == "before"
     assert len(list((tmp_path / "rollouts").iterdir())) == 1
-
-
-def test_what_lies_beyond_a_step_can_be_forgotten(tmp_path: Path) -> None:
-    for step in range(4):
-        recording.write_step(FolderStorage(tmp_path), step, rows("a"))
-    recording.forget_from(FolderStorage(tmp_path), 2)
-    assert recording.recorded_steps(FolderStorage(tmp_path)) == [0, 1]
-    recording.forget_from(FolderStorage(tmp_path / "no-such-run"), 0)

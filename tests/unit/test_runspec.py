@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field, ValidationError
 
 from syncline import runspec
 from syncline.algorithmspec import DPO
 from syncline.errors import InvalidSpec
+from syncline.spec_part import Part
+from syncline.spec_problems import problems_of
 
 GOOD: dict[str, Any] = {
     "name": "quickstart",
@@ -79,7 +83,27 @@ def test_a_spec_survives_the_trip_as_json() -> None:
         ("checkpoints.best", {"evaluation": "chat"}, "checkpoints.best.evaluation: there is no evaluation set 'chat'"),
         ("sync.lag", 2, "sync.lag: 2 is not known; allowed: 0 or 1"),
         ("algorithm.name", "ppo", "algorithm.name: 'ppo' is not known; allowed: 'dpo'"),
-        ("algorithm.scale_rewards", True, "algorithm.scale_rewards: unknown key"),
+        (
+            "algorithm.scale_rewards",
+            True,
+            "algorithm.scale_rewards: 'dpo' has no scale_rewards (grpo and group_dpo_grpo have it); allowed: name, ",
+        ),
+        (
+            "tasks.0.reward.key",
+            "k",
+            "tasks.0.reward.key: 'math' has no key (judge and reward_model have it)",
+        ),
+        ("tasks.0.reward.colour", "blue", "tasks.0.reward.colour: unknown key; allowed: type, shaping"),
+        ("tasks.0.pairs", {"type": "random", "min_margin": 1}, "pairs.min_margin: 'random' has no min_margin (best_vs"),
+        ("rollouts.source", "a.jsonl", "sync.period: rollouts from a file are of one fixed policy"),
+        ("tasks.0.reward", {"type": "judge", "model": "m"}, "tasks.0.reward.endpoint: missing; allowed: this field is"),
+        ("generation.temperature", 0, "generation.temperature: 0 is out of range; allowed: > 0"),
+        ("optimizer.warmup_steps", 11, "optimizer.warmup_steps: 11 is more than the run's 10 steps"),
+        ("sync.period", True, "sync.period: True is true or false; allowed: an integer"),
+        ("sync.lag", False, "sync.lag: False is true or false"),
+        ("algorithm.beta", True, "algorithm.beta: True is true or false; allowed: a number"),
+        ("optimizer.betas", [True, 0.9], "optimizer.betas.0: True is true or false; allowed: a number"),
+        ("tasks.0.max_tokens", True, "tasks.0.max_tokens: True is true or false"),
         ("tasks.0.reward.type", "math_verify", "tasks.0.reward.type: 'math_verify' is not known; allowed: 'math'"),
         ("tasks.0.name", "Two Words", "tasks.0.name: 'Two Words' does not fit"),
         ("tasks", [], "tasks: [] is too short; allowed: at least 1"),
@@ -98,10 +122,32 @@ def test_one_wrong_field_is_named(path: str, value: Any, says: str) -> None:
     assert len(refused.value.problems) == 1, "one mistake, one problem"
 
 
-def test_an_option_of_another_algorithm_is_refused() -> None:
+def test_an_option_of_another_algorithm_is_refused_with_the_algorithms_that_have_it() -> None:
     spec = with_change("algorithm", {"name": "grpo", "nll_weight": 1.0})
-    with pytest.raises(InvalidSpec, match=r"algorithm\.nll_weight: unknown key"):
-        runspec.parse(spec)
+    says = "'grpo' has no nll_weight (dpo, group_dpo and group_dpo_grpo have it); allowed: name, beta, "
+    for parsed in (lambda: runspec.parse(spec), lambda: runspec.parse_json(json.dumps(spec))):
+        with pytest.raises(InvalidSpec) as refused:
+            parsed()
+        assert str(refused.value).startswith(f"algorithm.nll_weight: {says}")
+
+
+def test_a_new_member_of_a_union_needs_no_entry_anywhere_to_be_named_in_refusals() -> None:
+    class Raft(Part):
+        name: Literal["raft"]
+        top_k: int = Field(default=1, ge=1)
+
+    class Spec(Part):
+        algorithm: Annotated[Raft | DPO, Field(discriminator="name")]
+
+    for options, says in (
+        ({"name": "raft", "top_k": 0}, "algorithm.top_k: 0 is out of range; allowed: >= 1"),
+        ({"name": "raft", "beta": 1.0}, "algorithm.beta: 'raft' has no beta (dpo has it); allowed: name, top_k"),
+    ):
+        data = {"algorithm": options}
+        with pytest.raises(ValidationError) as refused:
+            Spec.model_validate(data)
+        (problem,) = problems_of(refused.value.errors(), data, Spec)
+        assert str(problem) == says
 
 
 def test_parts_that_do_not_fit_together_are_refused() -> None:
@@ -114,6 +160,40 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
     graded["tasks"][0]["pairs"] = {"type": "random"}
     with pytest.raises(InvalidSpec, match=r"tasks\.0\.pairs\.type: random pairs need a reward of right or wrong"):
         runspec.parse(graded)
+
+
+def test_options_that_nothing_would_follow_are_refused() -> None:
+    no_kl = with_change("algorithm", {"name": "grpo", "beta": 0.0}) | {"reference": {"sync": True}}
+    with pytest.raises(InvalidSpec, match=r"reference\.sync: there is no reference without a KL term"):
+        runspec.parse(no_kl)
+
+
+@pytest.mark.parametrize("drawn", [{"temperature": 0.5}, {"top_p": 0.9}])
+@pytest.mark.parametrize("algorithm", [{"name": "grpo", "clip": 0.2}, {"name": "dpo", "importance_cap": 2.0}])
+def test_importance_weights_ask_for_the_probabilities_that_were_drawn_from(
+    algorithm: dict[str, Any], drawn: dict[str, Any]
+) -> None:
+    spec = with_change("algorithm", algorithm)
+    assert runspec.parse(spec)
+    with pytest.raises(InvalidSpec, match=r"generators report log-probabilities at temperature 1 and top_p 1"):
+        runspec.parse(spec | {"generation": drawn})
+
+
+def test_what_may_surprise_is_a_warning() -> None:
+    def warned(**fields: Any) -> list[str]:
+        return [problem.path for problem in runspec.parse(GOOD | fields).warnings()]
+
+    assert warned() == []
+    assert warned(reference={"sync": True}, sync={"period": "never"}) == ["reference.sync"]
+    semi, online = {"sync": {"period": 5}}, {"sync": {"period": 1}}
+    assert warned(algorithm={"name": "grpo"}, **semi) == ["algorithm.importance_cap"]
+    assert warned(algorithm={"name": "grpo", "importance_cap": 2.0}, **semi) == []
+    assert warned(algorithm={"name": "grpo", "clip": 0.2}, **semi) == []
+    assert warned(algorithm={"name": "grpo"}, **online) == []
+    paired = [GOOD["tasks"][0] | {"pairs": {"type": "best_vs_worst"}}]
+    assert warned(algorithm={"name": "grpo"}, tasks=paired, **online) == ["tasks.0.pairs"]
+    assert warned(tasks=paired, **online) == []
+    assert warned(algorithm={"name": "grpo"}, sync={"period": 1, "lag": 1}) == ["algorithm.importance_cap"]
 
 
 def test_a_judge_that_compares_with_the_seed_is_for_evaluations_only() -> None:

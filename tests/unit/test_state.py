@@ -28,6 +28,11 @@ def test_every_state_but_the_first_can_be_reached() -> None:
     assert set(TRANSITIONS.values()) | {RunState.PENDING} == set(RunState)
 
 
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.STALLED, RunState.PAUSED])
+def test_a_run_succeeds_however_its_last_step_was_made(state: RunState) -> None:
+    assert transition(state, RunEvent.SUCCEED) is RunState.SUCCEEDED
+
+
 @pytest.mark.parametrize("state", [state for state in RunState if not state.terminal])
 def test_every_live_run_can_be_cancelled(state: RunState) -> None:
     assert transition(state, RunEvent.CANCEL) is RunState.CANCELLED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -101,8 +102,11 @@ def submit(
 def validate(spec: SpecFile, set_: Overrides = None, output: Output = Format.TEXT) -> None:
     """Check a spec without a server; -o json prints it with every default filled in."""
     from services.cli import specfile
+    from services.cli.progress import warning
 
     checked = specfile.load(spec, overrides=set_ or [])
+    for problem in checked.warnings():
+        print(f"warning: {warning(asdict(problem))}", file=sys.stderr)
     for field, path in specfile.local_paths(checked):
         if not path.exists():
             print(

@@ -62,9 +62,10 @@ def read_as(model: type[BodyModel]) -> Callable[[Request], Awaitable[BodyModel]]
     """A dependency: the body as `model`. Raises InvalidSpec."""
 
     async def read(request: Request) -> BodyModel:
+        sent = await document(request)
         try:
-            return model.model_validate(await document(request))
+            return model.model_validate(sent)
         except ValidationError as error:
-            raise InvalidSpec(problems_of(error.errors(include_url=False), model)) from None
+            raise InvalidSpec(problems_of(error.errors(include_url=False), sent, model)) from None
 
     return read

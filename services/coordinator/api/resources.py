@@ -12,11 +12,13 @@ from typing import Any
 
 from services.coordinator.best import best_version
 from services.coordinator.store import Run
-from services.coordinator.summary import model_folder, rollouts_of, summary_path
+from services.coordinator.summary import mismatch_by_version, model_folder, rollouts_of, summary_path
 from syncline.algo.schedule import whole_windows
 from syncline.errors import FieldProblem, InvalidSpec
 
 _PACE_STEPS = 20
+_RECENT = 100
+"""Steps whose versions the resource tells the mismatch of; summary.json has them all."""
 
 
 def run_resource(run: Run) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def run_resource(run: Run) -> dict[str, Any]:
         "version": record.version,
         "staleness": last["staleness"] if last else None,
         "tasks": last["tasks"] if last else [],
+        "mismatch_kl": mismatch_by_version(run.series["steps"][-_RECENT:]),
         "rollouts": rollouts_of(run),
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,

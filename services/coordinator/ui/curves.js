@@ -12,6 +12,7 @@ const HEIGHT = 190;
  * @typedef {object} Line
  * @property {string} name
  * @property {[number, number][]} points ascending in x
+ * @property {number[]} [starts] points, by their place, that a gap lies before
  * @property {[number, number, number][]} [band] x, and the interval around its point
  */
 
@@ -29,6 +30,14 @@ export function smooth(values) {
     return sum / weight;
   });
 }
+
+/**
+ * The d of a path with gaps.
+ * @param {[number, number][]} points
+ * @param {number[]} starts of the pieces after the first
+ */
+const pieces = (points, starts = []) =>
+  [0, ...starts].map((from, i) => path(points.slice(from, starts[i] ?? points.length))).join("");
 
 /** One figure of lines over a common x. */
 export class Curves {
@@ -107,11 +116,11 @@ export class Curves {
       const raw = /** @type {[number, number][]} */ (line.points.map(([px, py]) => [x(px), this.y(py)]));
       const alone = this.lines.length === 1; // the noise of several lines hides them all
       if (alone || !this.smoothed) {
-        layer.append(s("path", { class: `line-${i}${this.smoothed ? " raw" : ""}`, d: path(raw) }));
+        layer.append(s("path", { class: `line-${i}${this.smoothed ? " raw" : ""}`, d: pieces(raw, line.starts) }));
       }
       if (this.smoothed) {
         const even = /** @type {[number, number][]} */ (line.points.map(([px], k) => [x(px), this.y(line.smooth[k])]));
-        layer.append(s("path", { class: `line-${i}`, d: path(even) }));
+        layer.append(s("path", { class: `line-${i}`, d: pieces(even, line.starts) }));
       } else if (this.dotted) {
         for (const [cx, cy] of raw) layer.append(s("circle", { class: `line-${i}`, cx, cy, r: 2.5 }));
       }

@@ -8,7 +8,10 @@ import { h } from "./dom.js";
 /** Steps after which the fourth figure is smoothed as well. */
 const LONG = 300;
 
-/** @typedef {(row: any) => Record<string, number | undefined>} LinesOf the values of a step by name of the line */
+/**
+ * @typedef {(row: any, mixed: boolean) => Record<string, number | null | undefined>} LinesOf the values of a step, of a
+ *   run with one task or several, by name of the line; null where a step has none: a gap
+ */
 
 /**
  * What the fourth figure can show beside the learner's metrics.
@@ -17,9 +20,10 @@ const LONG = 300;
 const CHOICES = {
   seconds: (row) => ({ waiting: row.wait_seconds, updating: row.update_seconds }),
   staleness: (row) => ({ staleness: row.staleness }),
-  pairs: (row) => ({ pairs: row.pairs }),
-  tokens: (row) => ({ tokens: row.tokens }),
-  "completion length": (row) => ({ tokens: row.length_mean }),
+  "sync period": (row) => ({ period: row.sync_period === "never" ? null : row.sync_period }),
+  pairs: (row, mixed) => withTasks(row, mixed, "pairs", (one) => one.pairs),
+  tokens: (row, mixed) => withTasks(row, mixed, "tokens", (one) => one.tokens),
+  "completion length": (row, mixed) => withTasks(row, mixed, "tokens", (one) => one.length_mean),
 };
 
 export class CurveSet {
@@ -75,14 +79,18 @@ export class CurveSet {
       this.domain,
       this.empty,
     );
-    this.reward.update(rewardLines(rows), this.domain, this.empty);
+    this.reward.update(
+      linesOf(rows, (row, mixed) => withTasks(row, mixed, "reward", (one) => one.reward_mean)),
+      this.domain,
+      this.empty,
+    );
     this.drawChosen();
   }
 
   drawChosen() {
     const name = this.select.value;
     /** @type {LinesOf} */
-    const of = CHOICES[name] ?? ((row) => metricLines(row, name));
+    const of = CHOICES[name] ?? ((row, mixed) => withTasks(row, mixed, name, (one) => one.metrics?.[name]));
     this.chosen.smoothed = this.rows.length > LONG;
     this.chosen.update(linesOf(this.rows, of), this.domain, this.empty);
   }
@@ -104,41 +112,33 @@ function roomFor(count) {
  * @returns {import("./curves.js").Line[]}
  */
 function linesOf(rows, of) {
-  /** @type {Map<string, [number, number][]>} */
+  /** @type {Map<string, {points: [number, number][], starts: number[]}>} */
   const lines = new Map();
+  const mixed = rows.some((row) => row.tasks.length > 1);
   for (const row of rows) {
-    for (const [name, value] of Object.entries(of(row))) {
+    for (const [name, value] of Object.entries(of(row, mixed))) {
+      const line = lines.get(name) ?? { points: [], starts: [] };
+      const count = line.points.length;
+      if (value === null && count > 0 && line.starts.at(-1) !== count) line.starts.push(count);
       if (typeof value !== "number" || !Number.isFinite(value)) continue;
-      const points = lines.get(name) ?? [];
-      lines.set(name, points);
-      points.push([row.step, value]);
+      lines.set(name, line);
+      line.points.push([row.step, value]);
     }
   }
-  return [...lines].map(([name, points]) => ({ name, points }));
+  return [...lines].map(([name, line]) => ({ name, ...line }));
 }
 
 /**
- * A metric of a step; with several tasks one more for each that has it.
+ * A value of a step; with several tasks one more for each that has it.
  * @param {any} row
- * @param {string} name
- * @returns {Record<string, number | undefined>}
+ * @param {boolean} mixed
+ * @param {string} name of the line, where it is the only one
+ * @param {(one: any) => number | null | undefined} of the step, or a task
+ * @returns {Record<string, number | null | undefined>}
  */
-function metricLines(row, name) {
-  const tasks = row.tasks.length > 1 ? row.tasks : [];
-  const ofTasks = Object.fromEntries(tasks.map((/** @type {any} */ task) => [task.task, task.metrics?.[name]]));
-  return { [tasks.length ? "all tasks" : name]: row.metrics[name], ...ofTasks };
-}
-
-/**
- * One line; with several tasks one more for each.
- * @param {any[]} rows
- */
-function rewardLines(rows) {
-  const mixed = rows.some((row) => row.tasks.length > 1);
-  return linesOf(rows, (row) => ({
-    [mixed ? "all tasks" : "reward"]: row.reward_mean,
-    ...(mixed ? Object.fromEntries(row.tasks.map((/** @type {any} */ task) => [task.task, task.reward_mean])) : {}),
-  }));
+function withTasks(row, mixed, name, of) {
+  if (!mixed) return { [name]: of(row) };
+  return { "all tasks": of(row), ...Object.fromEntries(row.tasks.map((/** @type {any} */ one) => [one.task, of(one)])) };
 }
 
 /**

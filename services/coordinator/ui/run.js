@@ -270,6 +270,7 @@ export class RunView {
       "Groups dropped": counted(total(rows.map((row) => row.dropped))),
       "Groups refused": counted(total(rows.map((row) => row.refused))),
       Tokens: whole(sum((row) => row.tokens)),
+      "Engine mismatch": mismatchOf(run),
       "Padding waste": decimal(rows.at(-1)?.metrics.padding_waste),
       Attempts: whole(run.attempts),
       Algorithm: algorithmOf(run),
@@ -324,6 +325,15 @@ export class RunView {
  */
 function wentBack(before, now) {
   return before.attempts !== now.attempts || before.state !== now.state || before.progress.step > now.progress.step;
+}
+
+/**
+ * How far learner and generator are apart on the samples of the newest version that was trained on.
+ * @param {Run} run
+ */
+function mismatchOf(run) {
+  const [version, value] = Object.entries(run.mismatch_kl).at(-1) ?? ["", null];
+  return value === null ? "-" : `${decimal(value)} nats (version ${version})`;
 }
 
 /**

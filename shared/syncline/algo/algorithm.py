@@ -3,9 +3,9 @@
     rewards of a group --plan--> which rows to forward, in which pairs, with which advantages
     planned groups     --loss--> a sum over groups, and metrics
 
-The unit is the whole prompt group: a micro-batch holds any number of groups, losses are sums over groups, and the
-step divides by a denominator that it knows before the first forward. So any cut of a step into micro-batches, and any
-share of its groups between ranks, gives the same gradient.
+The unit is the prompt group, or a part of one whose rows do not depend on each other: a micro-batch holds any number
+of them, losses are sums over them, and the step divides by a denominator that it knows before the first forward. So any
+cut of a step into micro-batches, and any share of its groups between ranks, gives the same gradient.
 """
 
 from __future__ import annotations
@@ -38,6 +38,26 @@ class GroupPlan:
     """One per row; empty for algorithms without advantages."""
     cause: str = ""
     """Why there are no rows: all_correct, all_wrong, tied, ..."""
+    separable: bool = False
+    """Whether its loss is a sum over rows, so that they may be forwarded apart."""
+    group_rows: int = 0
+    """In a part of a plan, the rows of the whole."""
+
+    def parts(self, most: int) -> list[GroupPlan]:
+        """The plan in parts of at most `most` rows, whose losses add up to its own; one that is not separable stays
+        whole."""
+        if not self.separable or len(self.rows) <= most:
+            return [self]
+        starts = range(0, len(self.rows), most)
+        return [
+            replace(
+                self,
+                rows=self.rows[start : start + most],
+                advantages=self.advantages[start : start + most],
+                group_rows=len(self.rows),
+            )
+            for start in starts
+        ]
 
     def of_samples(self, samples: Sequence[int]) -> GroupPlan:
         """The plan of a part of a group, told in the whole group's indices: `samples[i]` is what this plan calls i."""
@@ -98,7 +118,7 @@ class LossBatch:
             rejected += [row_of[pair.rejected] for pair in plan.pairs]
             pair_weight += [plan.pair_weight] * len(plan.pairs)
             advantage += plan.advantages or (0.0,) * len(plan.rows)
-            row_weight += [1.0 / len(plan.rows) for _ in plan.rows]
+            row_weight += [1.0 / (plan.group_rows or len(plan.rows)) for _ in plan.rows]
         assert len(row_weight) == len(log_probs_RT), "one row for each sample of each plan"
         return LossBatch(
             log_probs_RT=torch.where(mask_RT, log_probs_RT, 0.0),

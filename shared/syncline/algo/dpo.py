@@ -72,10 +72,10 @@ class DPO:
         return LossOutput((weight_P * loss_P).sum(), metrics)
 
     def denominator(self, plans: Sequence[GroupPlan], *, num_prompts: int) -> float:
-        """All prompts of the step, as in fairseq2, or the pairs found. A prompt's pairs in GroupDPO count as one."""
+        """All prompts of the step, as in fairseq2, or those that train: all pairs of a prompt count as one."""
         if self.normalize == "prompts":
             return float(num_prompts)
-        return max(1.0, sum(plan.pair_weight * len(plan.pairs) for plan in plans))
+        return float(max(1, sum(bool(plan.rows) for plan in plans)))
 
     def _sequences(self, log_probs_RT: Tensor, mask_RT: Tensor) -> Tensor:
         return losses.sequence_log_probs(log_probs_RT, mask_RT, length_normalize=self.length_normalize)

@@ -34,7 +34,8 @@ class GroupDPOGRPO(GroupDPO):
         advantages = group_advantages(rewards, scale=self.scale_rewards)
         if not any(advantages) or not self.grpo_weight:
             return plan
-        return replace(plan, rows=tuple(range(len(rewards))), advantages=advantages, cause="")
+        rows = tuple(range(len(rewards)))
+        return replace(plan, rows=rows, advantages=advantages, cause="", separable=not plan.pairs)
 
     def loss(self, batch: LossBatch) -> LossOutput:
         preference = GroupDPO.loss(self, batch)

@@ -40,7 +40,7 @@ class GRPO:
         advantages = group_advantages(rewards, scale=self.scale_rewards)
         if not any(advantages) and not self.beta and not self.entropy_weight:
             return GroupPlan(cause="tied")
-        return GroupPlan(rows=tuple(range(len(rewards))), advantages=advantages)
+        return GroupPlan(rows=tuple(range(len(rewards))), advantages=advantages, separable=True)
 
     def loss(self, batch: LossBatch) -> LossOutput:
         return grpo_loss(

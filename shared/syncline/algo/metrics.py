@@ -23,3 +23,9 @@ def token_metrics(batch: LossBatch) -> dict[str, RowMeans]:
     if batch.reference_RT is not None:
         measured["kl_reference"] = losses.k3(batch.log_probs_RT, batch.reference_RT)
     return {name: RowMeans.of_tokens(value_RT, batch.mask_RT) for name, value_RT in measured.items()}
+
+
+@torch.no_grad()
+def largest_mismatch(batch: LossBatch) -> float:
+    """Largest |log pi - log pi_gen| of a completion token of the forwarded rows, in nats."""
+    return float((batch.log_probs_RT - batch.generator_RT).abs().max())

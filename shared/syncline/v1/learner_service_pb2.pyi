@@ -34,16 +34,18 @@ class TrainResponse(_message.Message):
     def __init__(self, loaded: _Optional[_Union[Loaded, _Mapping]] = ..., published: _Optional[_Union[CheckpointPublished, _Mapping]] = ..., step: _Optional[_Union[StepReport, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("first_step", "num_parameters", "published", "missed")
+    __slots__ = ("first_step", "num_parameters", "published", "missed", "skipped")
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     NUM_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     MISSED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
     first_step: int
     num_parameters: int
     published: _containers.RepeatedCompositeFieldContainer[_checkpoint_pb2.CheckpointHandle]
     missed: _containers.RepeatedCompositeFieldContainer[StepReport]
-    def __init__(self, first_step: _Optional[int] = ..., num_parameters: _Optional[int] = ..., published: _Optional[_Iterable[_Union[_checkpoint_pb2.CheckpointHandle, _Mapping]]] = ..., missed: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ...) -> None: ...
+    skipped: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, first_step: _Optional[int] = ..., num_parameters: _Optional[int] = ..., published: _Optional[_Iterable[_Union[_checkpoint_pb2.CheckpointHandle, _Mapping]]] = ..., missed: _Optional[_Iterable[_Union[StepReport, _Mapping]]] = ..., skipped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CheckpointPublished(_message.Message):
     __slots__ = ("handle", "seconds")
@@ -54,7 +56,7 @@ class CheckpointPublished(_message.Message):
     def __init__(self, handle: _Optional[_Union[_checkpoint_pb2.CheckpointHandle, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class TaskReport(_message.Message):
-    __slots__ = ("task", "groups", "dropped", "reward_mean", "verdicts", "pairs", "length_mean", "metrics", "causes")
+    __slots__ = ("task", "groups", "dropped", "reward_mean", "verdicts", "pairs", "length_mean", "metrics", "causes", "rewarded", "samples", "tokens")
     class DroppedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +94,9 @@ class TaskReport(_message.Message):
     LENGTH_MEAN_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     CAUSES_FIELD_NUMBER: _ClassVar[int]
+    REWARDED_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
     task: str
     groups: int
     dropped: _containers.ScalarMap[str, int]
@@ -101,7 +106,10 @@ class TaskReport(_message.Message):
     length_mean: float
     metrics: _containers.ScalarMap[str, float]
     causes: _containers.ScalarMap[str, int]
-    def __init__(self, task: _Optional[str] = ..., groups: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., reward_mean: _Optional[float] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., length_mean: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., causes: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    rewarded: int
+    samples: int
+    tokens: int
+    def __init__(self, task: _Optional[str] = ..., groups: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., reward_mean: _Optional[float] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., pairs: _Optional[int] = ..., length_mean: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., causes: _Optional[_Mapping[str, int]] = ..., rewarded: _Optional[int] = ..., samples: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class StepReport(_message.Message):
     __slots__ = ("step", "version", "staleness", "tasks", "metrics", "trained", "refused", "wait_seconds", "update_seconds", "tokens", "samples")

@@ -91,16 +91,34 @@ def test_grpo_is_the_loop_over_completions_and_tokens(options: dict[str, Any], b
     assert torch.isfinite(gradient).all()
 
 
-@given(batch=batches)
-@quick
-def test_the_combined_loss_is_group_dpo_plus_alpha_grpo(batch: Sequence[Group]) -> None:
-    output, _ = _loss(group_dpo_grpo(beta=0.2, grpo_weight=0.05, grpo_beta=0.01), batch)
+@given(
+    batch=batches,
+    shared=st.fixed_dictionaries({"importance_cap": st.one_of(st.none(), st.floats(0.5, 3.0))}),
+    pairs=st.fixed_dictionaries(
+        {
+            "beta": st.floats(0.01, 1.0),
+            "length_normalize": st.booleans(),
+            "nll_weight": st.sampled_from([0.0, 0.7]),
+            "entropy_weight": st.sampled_from([0.0, 0.01]),
+        }
+    ),
+    whole=st.fixed_dictionaries({"beta": st.floats(0.0, 0.5), "scale_rewards": st.booleans()}),
+    weight=st.floats(0.0, 1.0),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_combined_loss_is_group_dpo_plus_alpha_grpo_whatever_its_options(
+    batch: Sequence[Group], shared: dict[str, Any], pairs: dict[str, Any], whole: dict[str, Any], weight: float
+) -> None:
+    of_grpo = {"grpo_beta": whole["beta"], "scale_rewards": whole["scale_rewards"], "grpo_weight": weight}
+    output, gradient = _loss(group_dpo_grpo(**pairs, **of_grpo, **shared), batch)
     slow = sum(
-        slow_losses.group_dpo(group, rewards, beta=0.2) + 0.05 * slow_losses.grpo(group, rewards, beta=0.01)
+        slow_losses.group_dpo(group, rewards, **pairs, **shared)
+        + weight * slow_losses.grpo(group, rewards, **whole, **shared)
         for group, rewards in batch
         if len(set(rewards)) > 1
     )
-    assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9)
+    assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9, abs=1e-12)
+    assert torch.isfinite(gradient).all()
 
 
 # ---- gradients by finite differences
@@ -267,6 +285,25 @@ def test_any_cut_of_a_step_into_micro_batches_gives_the_same_loss(
         assert pooled.value == pytest.approx(measured.mean().value, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("options", GRPO_OPTIONS)
+@given(group=groups(st.floats(-3, 3)), most=st.integers(1, 3))
+@quick
+def test_a_group_may_be_cut_where_its_rows_stand_alone(options: dict[str, Any], group: Group, most: int) -> None:
+    algorithm = grpo(**options)
+    (plan,) = plans_of(algorithm, [group])
+    whole = algorithm.loss(loss_batch([group], [plan])[0]).loss_sum.item()
+    parts = [algorithm.loss(loss_batch([group], [part])[0]).loss_sum.item() for part in plan.parts(most)]
+    assert sum(parts) == pytest.approx(whole, rel=1e-9, abs=1e-12)
+
+
+def test_pairs_hold_a_group_together() -> None:
+    for algorithm in (dpo(), group_dpo(), group_dpo_grpo()):
+        plan = algorithm.plan([0.0, 1.0, 1.0], BestVsWorst(), Random(0))
+        assert plan.parts(1) == [plan]
+    close = group_dpo_grpo().plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
+    assert [part.rows for part in close.parts(2)] == [(0, 1), (2,)]
+
+
 def test_only_the_rows_of_pairs_are_forwarded() -> None:
     plan = dpo().plan([0.0, 1.0, 0.0, 1.0], BestVsWorst(), Random(0))
     assert (plan.rows, plan.pair_weight) == ((0, 1), 1.0)
@@ -286,6 +323,10 @@ def test_prompts_without_a_pair_stay_in_the_denominator_unless_pairs_are_asked_f
     assert group_dpo().denominator(plans, num_prompts=2) == 2.0
     assert group_dpo(normalize="pairs").denominator(plans, num_prompts=2) == 1.0
     assert dpo(normalize="pairs").denominator([], num_prompts=2) == 1.0
+    combined = group_dpo_grpo(normalize="pairs")
+    close, tied = [0.5, 0.6, 0.5], [0.5, 0.5, 0.5]  # without a pair, the first trains its GRPO term
+    only_grpo = [combined.plan(rewards, BestVsWorst(min_margin=1.0), Random(0)) for rewards in (close, close, tied)]
+    assert combined.denominator(only_grpo, num_prompts=3) == 2.0
     assert grpo().denominator(plans, num_prompts=2) == 2.0
 
 

@@ -120,6 +120,14 @@ def test_a_sparkline_is_the_course_in_few_characters() -> None:
     assert sparkline([0.0, 1.0], width=4) == "▁█"
     assert len(sparkline([index / 100 for index in range(100)], width=8)) == 8
     assert sparkline([-3.0, 5.0], width=2) == "▁█"
+    assert sparkline([0.0, None, 1.0], width=3) == "▁ █"
+    assert sparkline([None], width=3) == " "
+
+
+def test_a_step_without_a_reward_shows_none() -> None:
+    progress = after(step(0), step(1, reward_mean=None))
+    assert progress.rewards == [0.5, None]
+    assert dict(numbers(progress))["reward"] == "-"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59, "59s"), (187, "3m07s"), (3720, "1h02m")])

@@ -9,7 +9,8 @@ from services.coordinator import idle_tasks
 
 def row(step: int, **groups: dict[str, int]) -> dict[str, Any]:
     """A step of tasks with four groups each, of which so many were dropped, by cause."""
-    tasks = [{"task": name, "groups": 4, "dropped": dropped, "reward_mean": 0.25} for name, dropped in groups.items()]
+    scored = {"groups": 4, "rewarded": 16, "reward_mean": 0.25}
+    tasks = [{"task": name, **scored, "dropped": dropped} for name, dropped in groups.items()]
     trained = [index for index, task in enumerate(tasks) if sum(task["dropped"].values()) < 4]
     everything: dict[str, int] = {}
     for dropped in groups.values():
@@ -26,6 +27,14 @@ def test_the_fifth_step_without_a_trained_prompt_is_warned_of_with_its_causes() 
     assert found.problem == (
         "none of its 20 prompts trained in the last 5 steps, from step 1 on: all wrong 15, unscored 5; mean reward 0.25"
     )
+
+
+def test_an_idle_task_of_which_nothing_is_scored_has_no_mean_reward() -> None:
+    rows = [row(step, chat={"unscored": 4}) for step in range(5)]
+    for one in rows:
+        one["tasks"][0] |= {"rewarded": 0, "reward_mean": None}
+    (found,) = idle_tasks.warnings(rows)
+    assert found.problem.endswith("from step 0 on: unscored 20")
 
 
 def test_the_warning_comes_again_when_the_steps_have_doubled_and_not_at_every_one() -> None:

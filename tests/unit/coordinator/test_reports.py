@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
@@ -15,14 +16,19 @@ from syncline.v1.learner_service_pb2 import StepReport, TaskReport
 from tests.integration.learner_world import spec_of
 
 
+def _task(name: str, *, groups: int, rewarded: int, **fields: Any) -> TaskReport:
+    sizes = {"samples": 4 * groups, "tokens": 40 * groups, "length_mean": 10.0, "pairs": groups}
+    return TaskReport(task=name, groups=groups, rewarded=rewarded, **sizes, **fields)
+
+
 def _report(step: int, version: int, *, mismatch: float, **task: float) -> StepReport:
     return StepReport(
         step=step,
         version=version,
         staleness=step - version,
         tasks=[
-            TaskReport(task="math", groups=2, reward_mean=0.5, pairs=2, metrics={"entropy": 0.25}),
-            TaskReport(task="chat", groups=1, reward_mean=2.0, pairs=1, metrics={"entropy": 1.5, **task}),
+            _task("math", groups=2, rewarded=8, reward_mean=0.5, metrics={"entropy": 0.25}),
+            _task("chat", groups=1, rewarded=4, reward_mean=2.0, metrics={"entropy": 1.5, **task}),
         ],
         metrics={"loss": 0.69, "mismatch_kl": mismatch, "padding_waste": 0.125},
     )
@@ -35,6 +41,18 @@ def test_the_numbers_of_a_task_stay_with_the_task() -> None:
     assert (row["staleness"], row["sync_period"]) == (1, 2)
     assert row["metrics"]["padding_waste"] == 0.125
     assert (row["reward_mean"], row["pairs"]) == (pytest.approx(1.0), 3)
+
+
+def test_a_task_of_which_nothing_is_scored_has_no_reward_and_counts_in_no_mean() -> None:
+    math = _task("math", groups=2, rewarded=6, reward_mean=0.5)
+    chat = _task("chat", groups=2, rewarded=0, dropped={"unscored": 2})
+    row = step_row(StepReport(step=0, tasks=[math, chat]), sync_period=1)
+    assert (row["reward_mean"], row["length_mean"]) == (0.5, 10.0)
+    assert [task["reward_mean"] for task in row["tasks"]] == [0.5, None]
+    assert [(task["samples"], task["rewarded"], task["tokens"]) for task in row["tasks"]] == [(8, 6, 80), (8, 0, 80)]
+    assert step_row(StepReport(step=0, tasks=[chat]), sync_period=1)["reward_mean"] is None
+    metrics.observe_step(row)
+    assert 'syncline_reward_mean{task="chat"}' not in generate_latest().decode()
 
 
 def test_prometheus_has_the_numbers_of_the_last_step_by_task_and_no_others() -> None:

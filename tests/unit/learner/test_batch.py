@@ -46,6 +46,21 @@ def test_micro_batches_are_whole_groups_longest_first_within_the_budget(plans: l
         assert padded <= budget or len(batch) == 1
 
 
+@given(st.integers(1, 4), st.integers(1, 200))
+def test_a_group_whose_rows_stand_alone_is_cut_to_the_budget(rows: int, budget: int) -> None:
+    plan = GroupPlan(rows=tuple(range(rows)), advantages=tuple(map(float, range(rows))), separable=True)
+    (group,) = _planned([plan])
+    batches = list(micro_batches([group], max_tokens=budget))
+    parts = [part.plan for batch in batches for part in batch]
+    assert sorted(row for part in parts for row in part.rows) == list(plan.rows)
+    assert {row: a for part in parts for row, a in zip(part.rows, part.advantages, strict=True)} == {
+        row: float(row) for row in plan.rows
+    }
+    for batch in batches:
+        padded = sum(len(part.plan.rows) for part in batch) * max(part.longest for part in batch)
+        assert padded <= budget or [len(part.plan.rows) for part in batch] == [1]
+
+
 def test_sorting_by_length_wastes_less_on_padding_than_the_order_of_prompts() -> None:
     groups = _planned([GroupPlan(rows=(0, 1, 2, 3))] * 40)
     by_prompt = [groups[start : start + 4] for start in range(0, 40, 4)]
