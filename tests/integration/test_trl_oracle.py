@@ -109,7 +109,7 @@ def test_trl_trains_on_an_exported_file_of_preferences(folders: tuple[Path, Path
     run = RunStore(tmp_path / "runs").create("export-000000", spec_of(folders[0], steps=2))
     rows = [_row(f"1{step}+2{index}=", ["33", "44"], step=step, index=index) for step in range(2) for index in range(3)]
     for step in range(2):
-        recording.write_step(run.folder, step, [row for row in rows if row.step == step])
+        recording.write_step(run.storage, step, [row for row in rows if row.step == step])
     run.record.step = 2
     file = tmp_path / "preferences.jsonl"
     file.write_text("".join(exported(run, "preferences")), encoding="utf-8")
