@@ -1,27 +1,16 @@
-"""Prompt files, and which of their prompts every step trains on."""
+"""Which prompts every step trains on, and which an evaluation set has."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from services.coordinator.plan import Plan, epochs
-from syncline.data_rows import BadRow, DataRow, Prompt, answer_of, is_prompt, rows_of
+from services.coordinator.prompt_file import Row
+from syncline.data_rows import Prompt
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
-from syncline.rewardspec import RewardSpec
 from syncline.runspec import RunSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a prompt file. A string prompt goes to the model as it is, messages by its chat template."""
-
-    prompt: Prompt
-    answer: str
-    line: int = field(default=0, compare=False)
-    """Where it stands in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +30,6 @@ Encode = Callable[[Prompt], tuple[tuple[int, ...], str]]
 """Prompt -> (token ids with special tokens, text as people should read it)."""
 
 
-def read_rows(path: Path, *, field: str, reward: RewardSpec) -> list[Row]:
-    """Read and check a file of prompts. Raises InvalidSpec naming `field` and the line."""
-    rows: list[Row] = []
-    for found in rows_of(path, field=field):
-        row = _row(found, reward=reward) if isinstance(found, DataRow) else found
-        if isinstance(row, BadRow):
-            raise _invalid(field, f"{path.name} line {row.line} {row.problem}", row.allowed)
-        rows.append(row)
-    if not rows:
-        raise _invalid(field, f"{path} holds no rows", "a file with at least one prompt")
-    return rows
-
-
-def _row(found: DataRow, *, reward: RewardSpec) -> Row | BadRow:
-    prompt = found.fields.get("prompt")
-    if not is_prompt(prompt):
-        missing = "prompt" not in found.fields
-        problem = "has no `prompt`" if missing else "has a `prompt` that is neither text nor messages"
-        return BadRow(found.line, problem, 'a non-empty string, or [{"role": ..., "content": ...}, ...]')
-    answer = answer_of(found)
-    if isinstance(answer, BadRow):
-        return answer
-    if reward.type == "math" and not answer.strip():
-        return BadRow(found.line, "has no `answer`", "a gold answer in every row of a task with a math reward")
-    return Row(prompt, answer, found.line)
-
-
-def _invalid(field: str, problem: str, allowed: str) -> InvalidSpec:
-    return InvalidSpec([FieldProblem(field, problem, allowed)])
-
-
 def planned(row: Row, encode: Encode, *, index: int, task: str) -> PlannedPrompt:
     """A row at its place, as the model sees it."""
     token_ids, text = encode(row.prompt)
@@ -89,9 +47,8 @@ def check_room(rows: Sequence[Row], encode: Encode, *, context: int, max_tokens:
             return
     shortest = min(lengths)
     problem = f"every prompt is too long: the shortest has {shortest} tokens, and the model's context is {context}"
-    raise _invalid(
-        field, problem, f"prompts of at most {room} tokens, which leaves {max_tokens} (max_tokens) to answer"
-    )
+    allowed = f"prompts of at most {room} tokens, which leaves {max_tokens} (max_tokens) to answer"
+    raise InvalidSpec([FieldProblem(field, problem, allowed)])
 
 
 def held_out(name: str, rows: Sequence[Row], encode: Encode, *, room: int) -> list[PlannedPrompt]:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from services.coordinator import locations, seed_model
 from services.coordinator.locations import FindCheckpoint, Located, data_file
-from services.coordinator.prompts import Row, check_room, read_rows
+from services.coordinator.prompt_file import Row, read_rows
+from services.coordinator.prompts import check_room
 from services.coordinator.reward_check import not_offered
 from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.settings import CoordinatorSettings

@@ -18,139 +18,25 @@ import asyncio
 import json
 import signal
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from services.reward.endpoints import Endpoints
+from services.reward.row_scorer import RowScorer
 from services.reward.scorer import Scorer, rewards
 from services.reward.settings import RewardSettings
-from services.reward.verdicts import Item, Verdict, messages_of
-from services.reward.verifier_reward import best_completion
 from services.reward.verifiers.pool import VerifierPool
 from syncline import telemetry
-from syncline.data_rows import BadRow, DataRow, answer_of, is_prompt, rows_of
+from syncline.data_rows import BadRow, DataRow, rows_of
 from syncline.errors import FieldProblem, InvalidSpec, SynclineError
-from syncline.rewardspec import JudgeSpec, RewardSpec
 from syncline.settings import load
 
 _ROWS_AT_ONCE = 256
 _CHUNKS_AT_ONCE = 4
 """In work, so that no worker waits for the end of a chunk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the file that can be scored."""
-
-    line: int
-    reward_json: str
-    item: Item
-
-
-class RowScorer:
-    """Scores rows, each by its own reward or by the common one."""
-
-    def __init__(self, scorer: Scorer, *, reward_json: str, golds: bool) -> None:
-        self._scorer = scorer
-        self._reward_json = reward_json
-        self._golds = golds
-
-    async def score(self, rows: Sequence[DataRow | BadRow]) -> list[dict[str, Any]]:
-        """What is told of each row."""
-        told: dict[int, dict[str, Any]] = {}
-        by_reward: dict[str, list[Row]] = defaultdict(list)
-        for found in rows:
-            row = self._read(found) if isinstance(found, DataRow) else found
-            if isinstance(row, Row):
-                by_reward[row.reward_json].append(row)
-            else:
-                told[row.line] = {"line": row.line, "problem": f"{row.problem}; allowed: {row.allowed}"}
-        for some in await asyncio.gather(*(self._by(reward, rows) for reward, rows in by_reward.items())):
-            told.update(some)
-        return [told[row.line] for row in rows]
-
-    def _read(self, row: DataRow) -> Row | BadRow:
-        answer = answer_of(row)
-        if isinstance(answer, BadRow):
-            return answer
-        completion = answer if self._golds else row.fields.get("completion")
-        if not isinstance(completion, str):
-            return BadRow(row.line, "has no `completion`", "text; to check gold answers alone, say --golds")
-        own = row.fields.get("reward")
-        reward_json = self._reward_json if own is None else json.dumps(own, sort_keys=True)
-        prompt = row.fields.get("prompt") or ""
-        if prompt and not is_prompt(prompt):
-            return BadRow(row.line, "has a `prompt` that is neither text nor messages", "text, or messages, or none")
-        messages_json = "" if isinstance(prompt, str) else json.dumps(prompt)
-        text = prompt if isinstance(prompt, str) else ""
-        return Row(
-            row.line,
-            reward_json,
-            Item(text, completion, answer, messages=messages_of(messages_json, prompt_text=text)),
-        )
-
-    async def _by(self, reward_json: str, rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
-        try:
-            spec = self._scorer.route(reward_json)
-            await self._scorer.score(spec, [])
-            _rows_alone(spec)
-        except InvalidSpec as error:
-            return {row.line: {"line": row.line, "problem": error.message} for row in rows}
-        verdicts = await self._verdicts(spec, [row.item for row in rows])
-        if not self._golds:
-            return {row.line: _told(row.line, verdict) for row, verdict in zip(rows, verdicts, strict=True)}
-        best = [replace(row.item, completion=best_completion(spec, row.item.answer)) for row in rows]
-        told = zip(rows, verdicts, await self._verdicts(spec, best), strict=True)
-        return {row.line: _told_of_gold(row.line, plain, boxed) for row, plain, boxed in told}
-
-    async def _verdicts(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict | InvalidSpec]:
-        """One gold answer that cannot be read refuses the whole call; halving finds whose it is."""
-        try:
-            return [*await self._scorer.score(spec, items)]
-        except InvalidSpec as error:
-            if len(items) == 1:
-                return [error]
-        middle = len(items) // 2
-        first, second = await asyncio.gather(self._verdicts(spec, items[:middle]), self._verdicts(spec, items[middle:]))
-        return first + second
-
-
-def _rows_alone(spec: RewardSpec) -> None:
-    """Raise InvalidSpec for a reward that compares answers: the rows of a file are of different prompts."""
-    if isinstance(spec, JudgeSpec) and spec.mode != "pointwise":
-        problem = f"{spec.mode} compares answers to one prompt, and each row is alone"
-        raise InvalidSpec([FieldProblem("reward.mode", problem, "'pointwise'")])
-
-
-def _told(line: int, verdict: Verdict | InvalidSpec) -> dict[str, Any]:
-    if isinstance(verdict, InvalidSpec):
-        return {"line": line, "problem": verdict.message}
-    if verdict.status == "unavailable":
-        return {"line": line, "problem": f"no verdict: {verdict.cause}"}
-    told = {"line": line, "status": verdict.status, "score": verdict.score, "cause": verdict.cause}
-    return told | {"seconds": round(verdict.seconds, 6)}
-
-
-def _told_of_gold(line: int, plain: Verdict | InvalidSpec, best: Verdict | InvalidSpec) -> dict[str, Any]:
-    """What is told of a gold answer: its verdict when it equals itself however it is written."""
-    told, also = _told(line, plain), _told(line, best)
-    if "problem" in told or "problem" in also:
-        return told if "problem" in told else also
-    match told["score"] == 1.0, also["score"] == 1.0:
-        case True, True:
-            return told
-        case True, False:
-            problem = "the gold answer equals itself as text only; as mathematics, in a box, it does not"
-        case False, True:
-            problem = "the gold answer equals itself in a box only; as it is, it reads as something else"
-        case _:
-            problem = f"the gold answer does not equal itself ({told['status']} {told['cause']})"
-    return {"line": line, "problem": problem}
 
 
 async def score_file(path: Path, out: TextIO, *, reward_json: str, golds: bool, settings: RewardSettings) -> int:

@@ -6,7 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from services.coordinator.admission import Admission
-from services.coordinator.prompts import PromptPlan, Row
+from services.coordinator.prompt_file import Row
+from services.coordinator.prompts import PromptPlan
 from services.coordinator.sources import LivePrompts
 from syncline import keys, runspec
 from syncline.errors import Unavailable

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.coordinator.prompts import Row
+from services.coordinator.prompt_file import Row
 from services.coordinator.reward_check import UNCHECKED, Checked, check_rewards
 from services.reward.endpoints import Endpoints
 from services.reward.scorer import Scorer, rewards

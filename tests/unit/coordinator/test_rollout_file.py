@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from services.coordinator.prompts import Prompt
 from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.sources import RecordedGroups
 from syncline import keys, runspec
+from syncline.data_rows import Prompt
 from syncline.errors import InvalidSpec, RunFailed
 from syncline.v1.rollout_pb2 import ScoredGroup
 
