@@ -1,6 +1,6 @@
 # A generator: one vLLM engine. FLAVOUR=cpu takes the CPU build of vLLM, FLAVOUR=gpu the official one.
 #   docker build -f docker/inference.Dockerfile -t syncline/inference .
-# FLAVOUR=gpu wants a base with CUDA's compiler, for what Triton builds when it runs: see the Makefile.
+# FLAVOUR=gpu wants a base with CUDA's compiler, for what Triton builds when it runs: see docker/build.sh.
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 ARG FLAVOUR=cpu
 
@@ -26,7 +26,8 @@ ARG INSTALL_OPTIONS=""
 RUN sed '/^# The rest/,$d' docker/requirements-cpu.lock > vllm.lock \
     && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --no-deps \
         --extra-index-url https://download.pytorch.org/whl/cpu --requirement vllm.lock \
-    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --constraint docker/requirements-cpu.lock .
+    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --constraint docker/requirements-cpu.lock \
+        . boto3
 
 FROM project AS packages-gpu
 ARG INSTALL_OPTIONS=""

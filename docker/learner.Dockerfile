@@ -1,6 +1,6 @@
 # The learner. FLAVOUR=cpu takes the CPU build of torch, FLAVOUR=gpu the one for CUDA.
 #   docker build -f docker/learner.Dockerfile -t syncline/learner .
-# FLAVOUR=gpu wants a base for CUDA: see the Makefile.
+# FLAVOUR=gpu wants a base for CUDA: see docker/build.sh.
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 ARG FLAVOUR=cpu
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a real Redis-compatible server, one for the session, emptied for each test."""
+"""Fixtures of all tests: real servers, one for the session. Redis is emptied for each test."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from services.local import valkey
 from syncline import streams
+from tests.object_store import ObjectStore, object_store_at
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +41,10 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.flushall()
     yield client
     await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real server that speaks S3; each test makes buckets of its own."""
+    with object_store_at(tmp_path_factory.mktemp("object-store")) as store:
+        yield store

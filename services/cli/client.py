@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from syncline.addresses import is_loopback
 from syncline.errors import FieldProblem, InvalidSpec, SynclineError, Unavailable, all_errors
 
 _TIMEOUT = httpx.Timeout(15.0)
@@ -36,12 +37,12 @@ class Api:
 
     def __init__(self, server: str, *, token: str = "", transport: httpx.BaseTransport | None = None) -> None:
         self.server = server.rstrip("/")
-        loopback = (urlsplit(self.server).hostname or "") in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.Client(
             base_url=self.server,
             timeout=_TIMEOUT,
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            trust_env=not loopback,  # a proxy has no way to this machine's loopback
+            # A proxy, if the environment names one, has no way to this machine's loopback.
+            trust_env=not is_loopback(urlsplit(self.server).hostname or ""),
             transport=transport,
         )
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from services.cli import scores
 from services.cli.client import Event
-from services.cli.progress import Progress, duration, numbers, sparkline
+from services.cli.progress import Progress, duration, numbers, period_change, sparkline, warning
 
 _LINES_A_RUN = 20
 _SPARKLINE_WIDTH = 40
@@ -113,7 +113,9 @@ class LivePanel:
             ends = [rows[0], rows[-1]] if len(rows) > 1 else rows
             shown = " -> ".join(f"{scores.score(row)} (v{row['version']})" for row in ends)
             lines.append(Text.assemble(f"evaluation {name} ", (shown, "bold magenta")))
-        lines.extend(Text(f"warning: {warning}", style="yellow") for warning in progress.warnings)
+        if progress.period:
+            lines.append(Text(progress.period))
+        lines.extend(Text(f"warning: {text}", style="yellow") for text in progress.warnings.values())
         if progress.over and not self._waiting_for:
             lines.append(Text(progress.phase, style=_COLOURS.get(progress.state, "")))
         else:
@@ -164,10 +166,12 @@ class PlainLines:
                 f"length {row['length_mean']:.1f}",
             )
             self._say(f"evaluation {row['name']} at version {row['version']}: {', '.join(filter(None, parts))}")
+        elif event.type == "period":
+            self._say(period_change(event.data))
         elif event.type == "best":
             self._say(f"best so far: version {event.data['version']}")
         elif event.type == "warning":
-            self._say(f"warning: {progress.warnings[-1]}")
+            self._say(f"warning: {warning(event.data)}")
         elif event.type == "state" or (event.type == "fleet" and progress.step == 0):
             self._say(progress.phase)
 

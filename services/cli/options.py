@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR, EXIT_RUN_FAILED, EXIT_INTERRUPTED = 1, 3, 130
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 STACK = Path(".run")
+ENGINE = "vllm"
 
 
 class Format(StrEnum):
@@ -36,13 +37,6 @@ class Form(StrEnum):
     PREFERENCES = "preferences"
 
 
-class Engine(StrEnum):
-    """What generates: vLLM, or the light engine on transformers."""
-
-    VLLM = "vllm"
-    TRANSFORMERS = "transformers"
-
-
 SpecFile = Annotated[Path, typer.Argument(help="run spec in YAML or JSON")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run; the newest one if left out")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="change a field; repeatable")]
@@ -52,13 +46,15 @@ From = Annotated[
 Server = Annotated[str, typer.Option(envvar="SYNCLINE_SERVER", help="address of the coordinator")]
 Token = Annotated[str, typer.Option(envvar="SYNCLINE_TOKEN", help="bearer token, if it asks for one")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="format of what is printed")]
-Folder = Annotated[Path, typer.Option(envvar="SYNCLINESTACK", help="folder of the local stack")]
+Folder = Annotated[Path, typer.Option(envvar="SYNCLINE_STACK", help="folder of the local stack")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="port of the local stack's REST API")]
 Generators = Annotated[int, typer.Option(min=1, help="inference processes of a stack that is started")]
 RewardModel = Annotated[
     Path | None, typer.Option(help="folder of a reward model to serve with the stack, at the port after --port")
 ]
-WhichEngine = Annotated[Engine, typer.Option(help="engine of a stack that is started")]
+Engine = Annotated[
+    str, typer.Option(help="engine of a stack that is started: vllm, or transformers (light, without vLLM)")
+]
 
 
 def api_at(server: str, token: str) -> Api:

@@ -28,7 +28,10 @@ class Progress:
     rewards: list[float] = field(default_factory=list)
     evaluations: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     """Rows by set, in the order of their versions."""
-    warnings: list[str] = field(default_factory=list)
+    period: str = ""
+    """The last change of the sync period, in words."""
+    warnings: dict[str, str] = field(default_factory=dict)
+    """By what they are about; the newest holds."""
     versions: dict[str, int] = field(default_factory=dict)
     """What each generator that loaded something holds."""
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW + 1))
@@ -55,8 +58,10 @@ class Progress:
         elif event.type == "evaluation" and data.get("score") is not None:
             rows = {row["version"]: row for row in [*self.evaluations.get(data["name"], []), data]}
             self.evaluations[data["name"]] = [rows[version] for version in sorted(rows)]
+        elif event.type == "period":
+            self.period = period_change(data)
         elif event.type == "warning":
-            self.warnings.append(warning(data))
+            self.warnings[str(data["path"])] = warning(data)
         elif event.type == "fleet" and data.get("event") == "loaded":
             self.versions[data["generator"]] = int(data["version"])
 
@@ -120,8 +125,13 @@ def numbers(progress: Progress) -> list[tuple[str, str]]:
     return shown
 
 
+def period_change(data: Mapping[str, Any]) -> str:
+    """That somebody changed the sync period."""
+    return f"sync period {data['period']} from step {data['from_step']} on"
+
+
 def warning(problem: Mapping[str, Any]) -> str:
-    """What was wrong with a run at its submission without being a reason to refuse it."""
+    """What is wrong with a run without being a reason to refuse or end it."""
     return f"{problem['path']}: {problem['problem']}; wanted: {problem['allowed']}"
 
 

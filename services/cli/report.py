@@ -93,6 +93,10 @@ def _length(row: scores.Row) -> str:
     return "-" if row["length_mean"] is None else f"{row['length_mean']:.1f}"
 
 
+def _updates(count: int) -> str:
+    return f"{count} {'update' if count == 1 else 'updates'} changed the weights"
+
+
 def _facts(outcome: Outcome) -> list[tuple[str, str]]:
     """(label, value) lines."""
     run, summary = outcome.run, outcome.summary
@@ -101,7 +105,7 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
     reason = f" ({summary['reason']})" if summary.get("reason") else ""
     facts = [
         ("run", f"{run['id']}: {summary['state']}{reason}"),
-        ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}"),
+        ("steps", f"{summary['steps']} in {duration(summary['wall_seconds'])}; {_updates(summary['updates'])}"),
         ("groups", f"{groups['trained']} trained; dropped: {dropped}"),
     ]
     if source := (summary.get("rollouts") or {}).get("from"):

@@ -42,12 +42,14 @@ class StackChoice:
 def run_to_the_end(spec: RunSpec, *, server: str, token: str, choice: StackChoice, console: Console) -> Outcome:
     """Submit, follow, report.
 
-    `server` names a coordinator that must answer; empty takes the one of `choice`, started if need be and
-    stopped at the end. A KeyboardInterrupt cancels the run before it goes on up, with what became of the run.
+    `server` names a coordinator that must answer; empty takes the one of `choice`, started if need be. One that was
+    started here is stopped at the end, unless it has other runs by then. A KeyboardInterrupt cancels the run before it
+    goes on up, with what became of the run.
     """
     api = Api(server or choice.address, token=token)
-    with make_display(console) as display, _running_stack(api, server, choice, display) as started_here:
+    with make_display(console) as display, _running_stack(api, server, choice, display) as use:
         run = api.submit(spec.model_dump(mode="json"))
+        use.run_id = run["id"]
         try:
             follow(api, run, display)
         except KeyboardInterrupt:
@@ -60,7 +62,7 @@ def run_to_the_end(spec: RunSpec, *, server: str, token: str, choice: StackChoic
             run=run,
             summary=summary,
             picture=picture,
-            next_command=_what_to_try(api, run, started_here=started_here, choice=choice),
+            next_command=_what_to_try(api, run, started_here=use.started, choice=choice),
         )
 
 
@@ -80,12 +82,23 @@ def _what_to_try(api: Api, run: Mapping[str, Any], *, started_here: bool, choice
     return f"{up} && {curl}" if started_here else curl
 
 
+@dataclass(slots=True)
+class _Use:
+    """A stack that is used."""
+
+    started: bool
+    """Whether it was started for the run."""
+    run_id: str = ""
+    """The run, once it is known."""
+
+
 @contextmanager
-def _running_stack(api: Api, server: str, choice: StackChoice, display: Display) -> Iterator[bool]:
-    """Make sure that a coordinator answers; yields whether a stack was started, and stops that one."""
+def _running_stack(api: Api, server: str, choice: StackChoice, display: Display) -> Iterator[_Use]:
+    """Make sure that a coordinator answers. A stack that is started for that stops at the end of the block, or stays
+    for the runs of others."""
     if api.answers():
         display.wait(f"using the stack at {api.server}")
-        yield False
+        yield _Use(started=False)
         return
     if server:
         raise Unavailable(f"nothing answers at {server}; start it there, or leave --server out to start a stack here")
@@ -99,11 +112,24 @@ def _running_stack(api: Api, server: str, choice: StackChoice, display: Display)
         lifeline=True,
         waiting=display.wait,
     )
+    use = _Use(started=True)
     try:
-        yield True
+        yield use
     finally:
-        display.wait("stopping the local stack")
-        started.stop()
+        if others := _others_at_work(api, use.run_id):
+            display.wait(f"the local stack stays up for {', '.join(others)}; stop it with: syncline down")
+            started.leave()
+        else:
+            display.wait("stopping the local stack")
+            started.stop()
+
+
+def _others_at_work(api: Api, run_id: str) -> list[str]:
+    """Runs of others that still need the stack; none where nobody answers any more."""
+    try:
+        return [run["id"] for run in api.runs() if run["state"] not in TERMINAL and run["id"] != run_id]
+    except SynclineError:
+        return []
 
 
 def _cancel(api: Api, run_id: str) -> str:

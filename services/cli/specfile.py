@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from syncline.documents import from_yaml
 from syncline.errors import FieldProblem, InvalidSpec
 from syncline.runspec import RunSpec, parse
 
@@ -32,14 +30,15 @@ def apply(document: dict[str, Any], override: str) -> dict[str, Any]:
     """
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise InvalidSpec([FieldProblem("--set", f"{override!r} has no '='", "path.to.field=value")])
+        problem = "names no field" if equals else "has no '='"
+        raise InvalidSpec([FieldProblem("--set", f"{override!r} {problem}", "path.to.field=value")])
     *above, last = path.split(".")
     target: Any = document
     for depth, part in enumerate(above):
         if isinstance(target, dict) and target.get(part) is None:
             target[part] = {}
         target = _child(target, part, path=".".join(above[: depth + 1]))
-    value = _yaml(text, where=f"--set {path}")
+    value = from_yaml(text, where=f"--set {path}")
     if isinstance(target, list):
         _child(target, last, path=path)  # a list is changed where it has an entry, and never grows
         target[int(last)] = value
@@ -67,37 +66,13 @@ def _read(file: Path) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSpec([FieldProblem(str(file), f"cannot be read: {error}", "a YAML or JSON file")]) from None
-    document = _yaml(text, where=str(file))
+    document = from_yaml(text, where=str(file))
+    if document is None:
+        raise InvalidSpec([FieldProblem(str(file), "the file is empty", "a mapping of run spec fields")])
     if not isinstance(document, dict):
         problem = f"the document is a {type(document).__name__}"
         raise InvalidSpec([FieldProblem(str(file), problem, "a mapping of run spec fields")])
     return document
-
-
-def _yaml(text: str, *, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one resolver more
-    except yaml.YAMLError as error:
-        raise InvalidSpec([FieldProblem(where, " ".join(str(error).split()), "valid YAML or JSON")]) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-6 as the number that everybody means, and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
 
 
 def _absolute(document: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -88,6 +88,13 @@ class LocalStack:
         self.folder = folder
         self._process = process
 
+    def leave(self) -> None:
+        """Let it go on when this process is gone."""
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):  # it is gone already
+                self._process.stdin.write(b"stay\n")
+                self._process.stdin.flush()
+
     def stop(self) -> None:
         """Stop it and wait until it is gone."""
         self._process.terminate()

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-import structlog
 from redis.asyncio import Redis
 
 from services.coordinator.app import create_app
@@ -20,29 +19,38 @@ from services.coordinator.scaling import Autoscaled, FileScale, NoScale, Scale
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from services.coordinator.takeover import take_over
-from syncline import streams, telemetry
-from syncline.errors import SynclineError
-from syncline.lifecycle import Worker, run_service
-from syncline.settings import load
+from syncline import lifecycle, streams
+from syncline.cache import Cache
+from syncline.lifecycle import Worker
+from syncline.storage import storage_at
 
 
 async def serve(settings: CoordinatorSettings) -> int:
     redis = streams.connect(settings.redis_url.get_secret_value())
     fleet = Fleet(redis, load_deadline_s=settings.load_deadline_s)
-    runs = Runs(RunStore(settings.run_root), redis=redis, fleet=fleet, settings=settings)
+    runs = Runs(open_store(settings), redis=redis, fleet=fleet, settings=settings)
     async with _cluster(settings, redis, fleet.cluster) as (scale, watch):
         token = settings.token.get_secret_value()
         app = create_app(runs_=runs, fleet_=fleet, redis=redis, token=token, scale=scale)
         server = RestServer(app, host=settings.rest_host, port=settings.rest_port)
         await server.start()
-        structlog.get_logger().info("listening", address=server.address)
-        return await run_service(
+        return await lifecycle.run_service(
             server=server,
             workers={"fleet": fleet.run, "runs": runs.run, **watch},
             ready=lambda: streams.ping(redis),
             close=redis.aclose,
             grace_s=settings.grace_s,
         )
+
+
+def open_store(settings: CoordinatorSettings) -> RunStore:
+    """The runs on this coordinator's disk; what they share with other services is there, too, or in an object store."""
+    if not settings.checkpoint_store:
+        return RunStore(settings.run_root)
+    cache = Cache(settings.cache_root)
+    return RunStore(
+        settings.run_root, storage_of=lambda run_id: storage_at(f"{settings.checkpoint_store}/{run_id}", cache=cache)
+    )
 
 
 @asynccontextmanager
@@ -77,13 +85,7 @@ def main() -> int:
     # The coordinator holds no torch, also where torch is installed beside it: transformers, of which only the
     # tokenizers are wanted, would import it and take ten seconds and 300 MB for nothing.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    settings = load(CoordinatorSettings)
-    telemetry.setup("coordinator", settings)
-    try:
-        return asyncio.run(serve(settings))
-    except SynclineError as error:
-        structlog.get_logger().error("cannot_start", code=error.code, error=error.message)
-        return 1
+    return lifecycle.main("coordinator", CoordinatorSettings, lambda settings: asyncio.run(serve(settings)))
 
 
 if __name__ == "__main__":

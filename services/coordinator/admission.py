@@ -1,7 +1,7 @@
 """Admits the work of steps to Redis: only for published versions, at most one window ahead of the learner.
 
 Nothing else limits the flow, and nothing else has to: what is in the system is bounded by
-what was admitted (design, contract 2).
+what was admitted.
 """
 
 from __future__ import annotations

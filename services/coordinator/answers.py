@@ -16,7 +16,8 @@ from pathlib import Path
 
 from syncline import checkpoints
 from syncline.errors import NotFound
-from syncline.v1.rollout_pb2 import FinishReason, Sample, ScoredGroup, Verdict, VerdictStatus
+from syncline.v1.rollout_pb2 import Sample, ScoredGroup, Verdict
+from syncline.wire_names import FINISHES, VERDICTS, FinishName, VerdictName
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,12 @@ class Answer:
 
     completion: str
     tokens: int
-    finish: str
-    """stop or length."""
+    finish: FinishName
     score: float | None
     """None where the reward gave no number; it counts in no mean."""
     raw_score: float
     """Before shaping; of no meaning without a score."""
-    verdict: str
-    """scored, unparsable or timeout."""
+    verdict: VerdictName
     cause: str
 
 
@@ -91,9 +90,9 @@ def _answer(sample: Sample, verdict: Verdict) -> Answer:
     return Answer(
         completion=sample.text,
         tokens=len(sample.token_ids),
-        finish=FinishReason.Name(sample.finish_reason).removeprefix("FINISH_REASON_").lower(),
+        finish=FINISHES[sample.finish_reason],
         score=verdict.score if verdict.HasField("score") else None,
         raw_score=verdict.raw_score,
-        verdict=VerdictStatus.Name(verdict.status).removeprefix("VERDICT_STATUS_").lower(),
+        verdict=VERDICTS[verdict.status],
         cause=verdict.cause,
     )

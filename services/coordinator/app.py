@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from redis.asyncio import Redis
@@ -13,11 +14,11 @@ from services.coordinator.api.bodies import BodyLimit
 from services.coordinator.fleet import Fleet
 from services.coordinator.runs import Runs
 from services.coordinator.scaling import NoScale, Scale
+from syncline.addresses import is_loopback
 from syncline.errors import Unauthorized
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.PATHS
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def create_app(*, runs_: Runs, fleet_: Fleet, redis: Redis, token: str = "", scale: Scale | None = None) -> FastAPI:
@@ -53,15 +54,23 @@ class _Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         token = self._token
-        if not token and request.url.hostname not in _LOOPBACK:  # a name that an attacker's DNS points at us
+        if not token and not is_loopback(request.url.hostname or ""):  # a name that an attacker's DNS points at us
             return problems.problem(403, "foreign_host", "without a token this coordinator answers to 127.0.0.1 only")
         # Without a token a browser's visit to another site could otherwise act on a coordinator on the same machine.
-        if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") in _OTHER_SITES:
+        if request.method not in ("GET", "HEAD") and _from_elsewhere(request):
             return problems.problem(403, "cross_site", "a page of another site may not act on this coordinator")
         if token and request.url.path not in _OPEN_PATHS and not _authorized(request, token):
             error = Unauthorized("send the token as 'Authorization: Bearer <token>' (SYNCLINE_TOKEN)")
             return problems.problem(error.http_status, error.code, error.message)
         return None
+
+
+def _from_elsewhere(request: Request) -> bool:
+    """Whether a page of another site made a browser send this. Old browsers only tell the page's own address."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None or origin is None:
+        return site in _OTHER_SITES
+    return urlsplit(origin).netloc != request.headers.get("host")
 
 
 def _authorized(request: Request, token: str) -> bool:

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Any
 
 from services.coordinator import findings
 from services.coordinator.store import Run
-from syncline import checkpoints, standings
+from syncline import published, standings
 from syncline.standings import BestVersion, Standings
+from syncline.storage import prune
 
 
-def update_standings(run: Run) -> None:
-    """Write down which results are in and which version is best, and tell followers when that is another one."""
-    before, now = standings.read(run.folder), _standings(run)
-    if now != before:
-        standings.write(run.folder, now)
+async def update_standings(run: Run) -> None:
+    """Write down which results are in and which version is best, and tell followers when that is another one.
+
+    Raises StorageError, StoreRefused, and StoreUnreachable.
+    """
+    async with run.judging:
+        before = standings.read(run.own)
+        now = await asyncio.to_thread(_standings, run)
+        if now != before:
+            await asyncio.to_thread(standings.write, run.storage, now)  # first for the learner: it deletes by them
+            standings.write(run.own, now)
     if now.best is not None and now.best != before.best:
         run.emit("best", asdict(now.best))
 
 
 def best_version(run: Run) -> dict[str, Any] | None:
     """{version, evaluation, metric, value, folder} of the best version on storage; None before the first result."""
-    best = standings.read(run.folder).best
+    best = standings.read(run.own).best
     if best is None:
         return None
-    return {**asdict(best), "folder": str(checkpoints.version_folder(run.folder, best.version).resolve())}
+    return {**asdict(best), "folder": run.storage.place_of(published.name_of(best.version))}
 
 
 def tidy(run: Run) -> None:
@@ -33,12 +41,13 @@ def tidy(run: Run) -> None:
 
     Of a run that succeeded nothing goes on, so no saved state needs a version any more.
     """
-    best = standings.read(run.folder).best
+    best = standings.read(run.own).best
     kept = {0, best.version} if best else {0}
-    checkpoints.prune(
-        [checkpoints.version_folder(run.folder, version) for version in checkpoints.published(run.folder)],
+    prune(
+        run.storage,
+        [published.name_of(version) for version in published.versions(run.storage)],
         keep=run.spec.checkpoints.keep,
-        in_use=[checkpoints.version_folder(run.folder, version) for version in kept],
+        in_use=[published.name_of(version) for version in kept],
     )
 
 
@@ -48,7 +57,7 @@ def _standings(run: Run) -> Standings:
     if rule is None:
         return Standings(results)
     # A resumed run has lost the versions that it makes anew, and with them perhaps what was best for a while.
-    there = set(checkpoints.published(run.folder))
+    there = set(published.versions(run.storage))
     row = findings.best_row([row for row in rows if row["version"] in there], rule)
     value = findings.value_of(row, rule.metric) if row else None
     if row is None or value is None:

@@ -10,13 +10,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import diagnosis, metrics, reports
+from services.coordinator import diagnosis, idle_tasks, metrics, reports
 from services.coordinator.admission import Admission
 from services.coordinator.best import tidy, update_standings
 from services.coordinator.evaluation import Evaluator
@@ -75,7 +74,7 @@ class RunController:
             self._upkeep = await self._prepare()
             await self._train(self._upkeep)
             await asyncio.to_thread(tidy, self.run)
-            self.run.apply(RunEvent.SUCCEED)
+            self.run.apply(RunEvent.SUCCEED, idle_tasks.ending(self.run.series["steps"]))
         except SynclineError as error:
             if not self.run.state.terminal:  # a cancellation may have come first
                 self.run.apply(RunEvent.FAIL, error.message)
@@ -119,8 +118,8 @@ class RunController:
     # -- attempts ------------------------------------------------------------------------------------
 
     async def _prepare(self) -> Upkeep:
-        spec, context = self._prepared.spec, self._prepared.context
-        encode = await asyncio.to_thread(encoder, Path(spec.model.path))
+        spec, context = self.run.spec, self._prepared.context
+        encode = await asyncio.to_thread(encoder, self._prepared.seed.folder)
         source = self._source(encode)
         await asyncio.to_thread(source.payloads, 0, 0)  # the first batch shows a task without a usable prompt
         self.run.record.skipped_prompts = source.too_long
@@ -152,7 +151,7 @@ class RunController:
         )
 
     def _source(self, encode: Encode) -> Source:
-        spec, prepared = self._prepared.spec, self._prepared
+        spec, prepared = self.run.spec, self._prepared
         if prepared.rollouts is not None:
             return RecordedGroups(spec, prepared.rollouts, run_id=self.run.id)
         plan = PromptPlan(spec, prepared.rows, encode=encode, context=prepared.context)
@@ -182,7 +181,7 @@ class RunController:
         request = TrainRequest(
             run_id=self.run.id,
             spec_json=self.run.spec.model_dump_json(),
-            run_dir=str(self.run.folder.resolve()),
+            run_dir=self.run.storage.uri,
             reported=len(self.run.series["steps"]),
         )
         self._fleet.on_load = upkeep.loaded
@@ -244,7 +243,7 @@ class RunController:
         for report in loaded.missed:
             self._on_step(report)
         self.run.record.published = sorted(h.version for h in loaded.published if h.version <= loaded.first_step)
-        update_standings(self.run)  # before any step: the learner deletes by them
+        await update_standings(self.run)  # before any step: the learner deletes by them
         try:
             await upkeep.begin(loaded.first_step, loaded.published)
         except (RedisError, *CONNECTION_ERRORS) as error:
@@ -257,7 +256,7 @@ class RunController:
             await self.pause()
 
     def _on_step(self, report: StepReport) -> None:
-        row = reports.step_row(report)
+        row = reports.step_row(report, sync_period=self.run.spec.schedule().period_at(report.step))
         self.run.record.step = report.step + 1
         reports.add_phase(self.run, "waiting_for_rollouts", report.wait_seconds)
         reports.add_phase(self.run, "updating", report.update_seconds)
@@ -265,6 +264,8 @@ class RunController:
         self.run.append("samples", *reports.sample_rows(report))
         self.run.emit("step", row)
         metrics.observe_step(row)
+        if problems := idle_tasks.warnings(self.run.series["steps"]):
+            self.run.warn(problems)
 
     async def _clean_up(self) -> None:
         self._fleet.want(None)

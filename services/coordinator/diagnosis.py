@@ -19,7 +19,7 @@ async def blocked(
     silence is told after `stall_after_s`, with where the work lies.
     """
     for member in fleet.roles["reward"]:
-        if waiting := member.status.get("waiting"):
+        if waiting := member.status.get("waiting", {}).get(run_id):
             return f"{member.id} waits: {waiting}"
     work = sum(backlog.values())
     handle = fleet.wanted

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from syncline.addresses import is_loopback
 from syncline.errors import FieldProblem
-from syncline.rewardspec import Endpoint
+from syncline.rewardspec import EndpointSpec
 from syncline.runspec import RunSpec
 
 _DEADLINE_S = 5.0
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 async def unreachable(spec: RunSpec) -> list[FieldProblem]:
@@ -34,22 +34,22 @@ async def unreachable(spec: RunSpec) -> list[FieldProblem]:
     return [_problem(path, reward, *found) for path, reward, found in problems if found is not None]
 
 
-def _endpoints(spec: RunSpec) -> Iterator[tuple[str, Endpoint]]:
+def _endpoints(spec: RunSpec) -> Iterator[tuple[str, EndpointSpec]]:
     trained = spec.tasks if spec.rollouts.source is None else ()  # rollouts from a file bring their rewards
     named = [
         *((f"tasks.{index}.reward", task.reward) for index, task in enumerate(trained)),
         *((f"evaluation.{index}.reward", evaluation.reward) for index, evaluation in enumerate(spec.evaluation)),
     ]
     for path, reward in named:
-        if isinstance(reward, Endpoint):
+        if isinstance(reward, EndpointSpec):
             yield path, reward
 
 
-def _is_near(reward: Endpoint) -> bool:
-    return urlsplit(reward.endpoint).hostname in _LOOPBACK
+def _is_near(reward: EndpointSpec) -> bool:
+    return is_loopback(urlsplit(reward.endpoint).hostname or "")
 
 
-async def _ask(reward: Endpoint, http: httpx.AsyncClient) -> tuple[str, str] | None:
+async def _ask(reward: EndpointSpec, http: httpx.AsyncClient) -> tuple[str, str] | None:
     """(field, what is wrong), or None. An answer of any other kind is an answer: not every server lists its models."""
     url = f"{reward.endpoint.rstrip('/')}/models"
     try:
@@ -75,6 +75,6 @@ def _models(response: httpx.Response) -> list[str]:
         return []
 
 
-def _problem(path: str, reward: Endpoint, field: str, problem: str) -> FieldProblem:
+def _problem(path: str, reward: EndpointSpec, field: str, problem: str) -> FieldProblem:
     allowed = "an OpenAI-compatible server that is up" if field == "endpoint" else "a model that the endpoint serves"
     return FieldProblem(f"{path}.{field}", problem, f"{allowed}; samples wait for it, and none is scored 0 meanwhile")

@@ -31,7 +31,7 @@ def exported(run: Run, form: Form, *, task: str = "") -> Iterator[str]:
     if task and task not in (names := [one.name for one in run.spec.tasks]):
         raise NotFound(f"run {run.id} has no task {task!r}; it has {', '.join(names)}")
     made = range(run.record.step)
-    missing = sorted(set(made) - set(recording.recorded_steps(run.folder)))
+    missing = sorted(set(made) - set(recording.recorded_steps(run.storage)))
     if not made or len(missing) == len(made):
         cause = "has made no step yet" if not made else "recorded none: rollouts.record is false, or they were deleted"
         raise NotFound(f"run {run.id} has no rollouts to export; it {cause}")
@@ -43,7 +43,7 @@ def exported(run: Run, form: Form, *, task: str = "") -> Iterator[str]:
 
 
 def _lines(run: Run, step: int, form: Form, task: str) -> Iterator[str]:
-    for line in recording.read_step(run.folder, step):
+    for line in recording.read_step(run.storage, step):
         if form == "rollouts" and not task:
             yield line
             continue

@@ -19,7 +19,7 @@ from syncline.algo.evaluation import (
     pass_at,
     pass_at_sizes,
 )
-from syncline.rewardspec import JudgeReward, RewardSpec
+from syncline.rewardspec import JudgeSpec, RewardSpec
 from syncline.runspec import Best, Evaluation
 
 Measure = Literal["accuracy", "win_rate", "score"]
@@ -27,7 +27,7 @@ Measure = Literal["accuracy", "win_rate", "score"]
 
 def compares_with_seed(reward: RewardSpec) -> bool:
     """Whether the reward is the share of comparisons won against the seed model's answers."""
-    return isinstance(reward, JudgeReward) and reward.mode == "versus_seed"
+    return isinstance(reward, JudgeSpec) and reward.mode == "versus_seed"
 
 
 def measure_of(reward: RewardSpec) -> Measure:
@@ -97,9 +97,9 @@ def value_of(row: Mapping[str, Any], metric: str) -> float | None:
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], best: Best) -> Mapping[str, Any] | None:
-    """The row with the highest value; of equal ones that of the newest version."""
+    """The row with the highest value; of equal ones that of the oldest version: the later updates won nothing."""
     ranked = [row for row in rows if row["name"] == best.evaluation and value_of(row, best.metric) is not None]
-    return max(ranked, key=lambda row: (value_of(row, best.metric), row["version"]), default=None)
+    return max(ranked, key=lambda row: (value_of(row, best.metric), -row["version"]), default=None)
 
 
 def _outcome(reward: RewardSpec, sample: Answer) -> float | None:

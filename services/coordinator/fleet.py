@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from services.coordinator.pods import Picture, Pod
 from syncline import wanted
+from syncline.backoff import Backoff
 from syncline.errors import SynclineError, Unavailable
 from syncline.membership import Member, Role, members
 from syncline.rpc import Client
@@ -28,7 +29,7 @@ from syncline.v1.inference_service_pb2 import LoadCheckpointRequest, LoadCheckpo
 from syncline.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 log = structlog.get_logger()
-_LONGEST_BACKOFF_S = 10.0
+_BACKOFF = Backoff(first_s=0.2, longest_s=10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class _Follower:
         await self._client.close()
 
     async def _run(self) -> None:
-        backoff_s = 0.2
+        pauses = _BACKOFF.pauses()
         while True:
             self.changed.clear()
             handle = self._fleet.wanted
@@ -183,10 +184,9 @@ class _Follower:
                 log.warning("load_failed", generator=self.member.id, version=handle.version, error=error.message)
                 if not isinstance(error, Unavailable):
                     self._fleet.on_trouble(self.member.id, error.message)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
+                await asyncio.sleep(next(pauses))
             else:
-                backoff_s = 0.2
+                pauses = _BACKOFF.pauses()
                 self._held, self.trouble = _identity(handle), ""
                 self._fleet.on_load(Load(self.member.id, handle, response))
 

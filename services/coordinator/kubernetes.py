@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -23,13 +22,14 @@ from kubernetes.aio import client, config
 
 from services.coordinator import pods
 from services.coordinator.pods import Picture, Pod
+from syncline.backoff import Backoff
 from syncline.errors import Conflict, NotFound, SynclineError, Unavailable
 
 log = structlog.get_logger()
 _ANSWER_S = 5.0
 _WATCH_S = 30
 """Longest a watch lives. The server ends it; a connection that died in silence is noticed just after."""
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.2, 5.0
+_BACKOFF = Backoff(first_s=0.2, longest_s=5.0, jitter=0.5)
 _FRESH_S = 2.0
 _SHORTAGE_S = 5.0
 _FAILURES = (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError)
@@ -78,7 +78,7 @@ class PodWatch:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        backoff_s = _FIRST_BACKOFF_S
+        pauses = _BACKOFF.pauses()
         while True:
             began = time.monotonic()
             try:
@@ -92,10 +92,9 @@ class PodWatch:
                 problem = self._picture.trouble = error.message
             if problem:
                 log.warning("pod_watch_broke", error=problem)
-            if time.monotonic() - began > _LONGEST_BACKOFF_S:
-                backoff_s = _FIRST_BACKOFF_S
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
-            backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
+            if time.monotonic() - began > _BACKOFF.longest_s:
+                pauses = _BACKOFF.pauses()
+            await asyncio.sleep(next(pauses))
 
     async def _list(self) -> None:
         found: dict[str, Pod] = {}

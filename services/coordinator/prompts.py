@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from services.coordinator.plan import Plan, epochs
+from syncline.documents import from_json
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
 from syncline.rewardspec import RewardSpec
 from syncline.runspec import RunSpec
@@ -64,11 +65,10 @@ def _records(path: Path, field: str) -> Iterator[Any]:
         for line, text in enumerate(file, start=1):
             if text.strip():
                 try:
-                    yield json.loads(text)
-                except json.JSONDecodeError as error:
-                    raise _invalid(
-                        field, f"{path.name} line {line} is no JSON ({error})", "one JSON object a line"
-                    ) from error
+                    yield from_json(text.strip(), where=field)
+                except InvalidSpec as error:
+                    problem = error.problems[0].problem
+                    raise _invalid(field, f"{path.name} line {line} {problem}", "one JSON object a line") from None
 
 
 def _row(record: Any, *, where: str, field: str, reward: RewardSpec) -> Row:
@@ -105,6 +105,21 @@ def planned(row: Row, encode: Encode, *, index: int, task: str) -> PlannedPrompt
     return PlannedPrompt(index, task, token_ids, text, row.answer, messages_json)
 
 
+def check_room(rows: Sequence[Row], encode: Encode, *, context: int, max_tokens: int, field: str) -> None:
+    """Raise InvalidSpec when no prompt leaves room for a completion of `max_tokens`. Encodes until one does."""
+    room = context - max_tokens
+    lengths = []
+    for row in rows:
+        lengths.append(len(encode(row.prompt)[0]))
+        if lengths[-1] <= room:
+            return
+    shortest = min(lengths)
+    problem = f"every prompt is too long: the shortest has {shortest} tokens, and the model's context is {context}"
+    raise _invalid(
+        field, problem, f"prompts of at most {room} tokens, which leaves {max_tokens} (max_tokens) to answer"
+    )
+
+
 def held_out(name: str, rows: Sequence[Row], encode: Encode, *, room: int) -> list[PlannedPrompt]:
     """The prompts of an evaluation set that fit into `room` tokens. Raises RunFailed when none does."""
     prompts = []
@@ -113,7 +128,7 @@ def held_out(name: str, rows: Sequence[Row], encode: Encode, *, room: int) -> li
         if len(prompt.token_ids) <= room:
             prompts.append(prompt)
     if not prompts:
-        raise RunFailed(f"evaluation {name!r}: every prompt is too long for the model; shorten max_tokens")
+        raise RunFailed(f"evaluation {name!r}: every prompt is too long for the model's context")
     return prompts
 
 
@@ -149,4 +164,4 @@ class PromptPlan:
                 if (fitting := known[row]) is not None:
                     yield fitting
             if self.too_long[task] == len(rows):
-                raise RunFailed(f"task {task!r}: every prompt is too long for the model; shorten max_tokens")
+                raise RunFailed(f"task {task!r}: every prompt is too long for the model's context")

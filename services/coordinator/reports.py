@@ -7,12 +7,13 @@ from collections import Counter
 from typing import Any
 
 from services.coordinator.store import Run
+from syncline.algo.schedule import Period
 from syncline.v1.learner_service_pb2 import StepReport, TaskReport
 
 
-def step_row(report: StepReport) -> dict[str, Any]:
-    """One step: what trained, on whose rollouts, with which numbers."""
-    tasks = [_task_row(task) for task in report.tasks]
+def step_row(report: StepReport, *, sync_period: Period) -> dict[str, Any]:
+    """One step: what trained, on whose rollouts, with which numbers. `sync_period` is that of its window."""
+    tasks = [_task_row(task, staleness=report.staleness) for task in report.tasks]
     groups = sum(task["groups"] for task in tasks)
     dropped: Counter[str] = Counter()
     for task in tasks:
@@ -21,6 +22,7 @@ def step_row(report: StepReport) -> dict[str, Any]:
         "step": report.step,
         "version": report.version,
         "staleness": report.staleness,
+        "sync_period": sync_period,
         "reward_mean": _weighted(tasks, "reward_mean"),
         "pairs": sum(task["pairs"] for task in tasks),
         "groups": groups,
@@ -62,9 +64,10 @@ def add_phase(run: Run, phase: str, seconds: float) -> None:
     run.record.phase_seconds[phase] = run.record.phase_seconds.get(phase, 0.0) + seconds
 
 
-def _task_row(task: TaskReport) -> dict[str, Any]:
+def _task_row(task: TaskReport, *, staleness: int) -> dict[str, Any]:
     return {
         "task": task.task,
+        "staleness": staleness,
         "groups": task.groups,
         "dropped": dict(task.dropped),
         "reward_mean": task.reward_mean,

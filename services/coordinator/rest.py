@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
 from syncline import addresses
 from syncline.errors import Unavailable
+
+log = structlog.get_logger()
 
 
 class RestServer:
@@ -34,6 +37,7 @@ class RestServer:
                 f"cannot listen on {self._host}:{self._port} ({error.strerror}); set SYNCLINE_REST_BIND to a free port"
             ) from error
         self.address = f"http://{addresses.bracketed(f'{self._host}:{self._socket.getsockname()[1]}')}"
+        log.info("listening", address=self.address)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="rest")
 
     async def set_ready(self, ready: bool) -> None:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -66,13 +66,33 @@ class RolloutFile:
     """The checked rows of a file, by task, in their order."""
 
     def __init__(
-        self, file: BinaryIO, *, origin: Origin, rows: Mapping[str, Sequence[Span]], too_long: Mapping[str, int]
+        self,
+        file: BinaryIO,
+        *,
+        origin: Origin,
+        rows: Mapping[str, Sequence[Span]],
+        too_long: Mapping[str, int],
+        versions: Collection[int],
     ) -> None:
         self._file = file
         self.origin = origin
         self.rows = rows
         self.too_long = dict(too_long)
         """Rows left out, as prompt and completion exceed the model's context, by task."""
+
+        self._versions = versions
+
+    @property
+    def warnings(self) -> list[FieldProblem]:
+        """What is odd about the rows without being a reason to refuse them."""
+        if len(self._versions) < 2:
+            return []
+        first, last = min(self._versions), max(self._versions)
+        problem = (
+            f"{self.origin.path} has rollouts of {len(self._versions)} versions, {first} to {last}: they are not of "
+            "one fixed policy, and the run treats all of them as of its version 0"
+        )
+        return [FieldProblem(_FIELD, problem, "the export of an offline run (sync.period: never), or of one version")]
 
     def read(self, span: Span) -> RolloutRow:
         """One row. Raises RunFailed when the file was changed in place since it was checked."""
@@ -84,8 +104,10 @@ class RolloutFile:
             ) from error
 
 
-def open_rollouts(path: Path, spec: RunSpec, reader: Reader) -> RolloutFile:
+def open_rollouts(path: Path, spec: RunSpec, reader: Reader, *, origin: str = "") -> RolloutFile:
     """Check every row of a .jsonl or .jsonl.gz file against the spec and the model.
+
+    `origin` is where the file comes from, if it is a copy.
 
     The proof that tokens fit the tokenizer is that they read as the recorded text: it holds for files from anywhere,
     and costs about a second for each million tokens. Raises InvalidSpec with the line and the reason.
@@ -94,6 +116,7 @@ def open_rollouts(path: Path, spec: RunSpec, reader: Reader) -> RolloutFile:
     tasks = {task.name: task for task in spec.tasks}
     rows: dict[str, list[Span]] = {name: [] for name in tasks}
     too_long = Counter(dict.fromkeys(tasks, 0))
+    versions: set[int] = set()
     offset = 0
     for number, line in enumerate(file, start=1):
         if line.strip():
@@ -104,16 +127,20 @@ def open_rollouts(path: Path, spec: RunSpec, reader: Reader) -> RolloutFile:
                 too_long[row.task] += 1
             else:
                 rows[row.task].append(Span(offset, len(line)))
+                versions.add(row.version)
         offset += len(line)
     _enough(path, spec, rows, too_long)
     groups = {name: len(spans) for name, spans in rows.items()}
-    return RolloutFile(file, origin=Origin(path=str(path), sha256=digest, groups=groups), rows=rows, too_long=too_long)
+    found = Origin(path=origin or str(path), sha256=digest, groups=groups)
+    return RolloutFile(file, origin=found, rows=rows, too_long=too_long, versions=versions)
 
 
 def _open(path: Path) -> tuple[BinaryIO, str]:
     """The plain rows, and the SHA-256 of the file as it lies."""
     if not path.is_file():
-        raise _refused(f"{path} does not exist", "a .jsonl or .jsonl.gz file of rollouts")
+        raise _refused(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}", "a .jsonl or .jsonl.gz file of rollouts"
+        )
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise _refused(f"{path.name} is of another kind", "a name that ends in .jsonl or .jsonl.gz")
     try:
@@ -135,7 +162,7 @@ def _parse(line: bytes, where: str) -> RolloutRow:
     try:
         return RolloutRow.model_validate_json(line)
     except ValidationError as error:
-        first = problems_of(error.errors(include_url=False))[0]
+        first = problems_of(error.errors(include_url=False), RolloutRow)[0]
         raise _refused(f"{where}: {first.path}: {first.problem}", f"{_ROWS} ({first.allowed})") from None
 
 

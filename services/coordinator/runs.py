@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from services.coordinator import endpoints
 from services.coordinator.controller import RunController
@@ -21,13 +23,14 @@ from services.coordinator.reward_check import check_rewards
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import Run, RunStore
 from services.coordinator.submission import Prepared, prepare
-from services.coordinator.summary import checkpoint_folder, write_summary
+from services.coordinator.summary import checkpoint_place, write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
-from syncline.errors import Conflict, RunFailed, SynclineError
+from syncline.cache import Cache
+from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
-from syncline.runspec import SyncChange
 from syncline.state import RunEvent, RunState
+from syncline.streams import CONNECTION_ERRORS, Streams
 
 log = structlog.get_logger()
 
@@ -40,6 +43,7 @@ class Runs:
         self._redis = redis
         self._fleet = fleet
         self._settings = settings
+        self._cache = Cache(settings.cache_root)
         self._prepared: dict[str, Prepared] = {}
         self._active: tuple[Run, asyncio.Task[None]] | None = None
         self._controller: RunController | None = None
@@ -51,11 +55,15 @@ class Runs:
         The same idempotency key with the same body answers the same run. Raises InvalidSpec, or
         Conflict for the same key with another body.
         """
-        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        spec = runspec.parse(body)
+        digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         if (known := self._known(idempotency_key, digest)) is not None:
             return known
-        prepared = await self._prepare(runspec.parse(body))
-        warnings = await endpoints.unreachable(prepared.spec)
+        prepared = await self._prepare(spec)
+        warnings = [
+            *(prepared.rollouts.warnings if prepared.rollouts else ()),
+            *await endpoints.unreachable(prepared.spec),
+        ]
         if (known := self._known(idempotency_key, digest)) is not None:  # it came twice at the same time
             return known
         run = self.store.create(
@@ -96,7 +104,7 @@ class Runs:
         if run.record.rollouts is not None:
             raise Conflict(f"run {run.id} trains on a file of rollouts, which are of one fixed policy: never synced")
         if run.state is RunState.PENDING:
-            run.change_sync((SyncChange(step=run.record.step, period=period),))
+            run.change_period(run.spec.with_period(run.record.step, period))
             return run
         await self._controller_of(run).change_period(period)
         return run
@@ -131,11 +139,19 @@ class Runs:
         while True:
             self._queued.clear()
             waiting = [run for run in self.store.all() if not run.state.terminal]
+            await self._close_all_but(waiting)
             if not waiting:
                 self._fleet.want(None)
                 await self._queued.wait()
                 continue
             await self._drive(waiting[0])
+
+    async def _close_all_but(self, wanted: Sequence[Run]) -> None:
+        """A run that ended while Redis was away left its work open, and somebody would still pay for its rewards."""
+        streams = Streams(self._redis)
+        with suppress(RedisError, *CONNECTION_ERRORS):
+            for run_id in set(await streams.open_runs()) - {run.id for run in wanted}:
+                await streams.close_run(run_id)
 
     async def _drive(self, run: Run) -> None:
         structlog.contextvars.bind_contextvars(run_id=run.id)
@@ -158,7 +174,9 @@ class Runs:
 
     async def _drive_prepared(self, run: Run) -> None:
         try:
-            prepared = self._prepared.get(run.id) or await self._prepare(run.spec)
+            prepared = self._prepared.get(run.id)
+            if prepared is None or not prepared.seed.folder.is_dir():  # a copy may have gone while the run waited
+                prepared = await self._prepare_again(run)
             if prepared.rollouts is not None and prepared.rollouts.origin != run.record.rollouts:
                 raise RunFailed(f"{prepared.rollouts.origin.path} is not the file that was submitted; submit a new run")
         except SynclineError as error:  # the files may have changed since the submission
@@ -168,6 +186,17 @@ class Runs:
         self._controller = RunController(run, prepared, redis=self._redis, fleet=self._fleet, settings=self._settings)
         await self._controller.drive()
 
+    async def _prepare_again(self, run: Run) -> Prepared:
+        """What was prepared in another life of this process. A store that is away is asked again for a while: a run
+        must not fail because both were started anew at the same time."""
+        for attempt in range(1, self._settings.max_attempts):
+            try:
+                return await self._prepare(run.spec)
+            except StoreUnreachable as error:
+                run.record.reason = error.message
+                await asyncio.sleep(2.0**attempt)
+        return await self._prepare(run.spec)
+
     async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
         live = self._fleet.roles["reward"]
         offered = frozenset(name for member in live for name in member.status.get("rewards", ())) if live else None
@@ -175,8 +204,9 @@ class Runs:
             prepare,
             spec,
             self._settings,
+            cache=self._cache,
             rewards=offered,
-            find_checkpoint=lambda run_id, which: checkpoint_folder(self.store.get(run_id), which),
+            find_checkpoint=lambda run_id, which: checkpoint_place(self.store.get(run_id), which),
         )
         await check_rewards(spec, live)
         return prepared

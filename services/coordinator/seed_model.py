@@ -10,6 +10,8 @@ from typing import Any
 
 from services.coordinator.prompts import Encode, Prompt
 from syncline.errors import FieldProblem, InvalidSpec
+from syncline.rollout_rows import text_of
+from syncline.seeds import Seed
 
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]
 """Token ids of completions -> their texts."""
@@ -20,24 +22,24 @@ _FIELD = "model.path"
 _ALLOWED = "a folder in Hugging Face layout: config.json, tokenizer files and *.safetensors"
 
 
-def check(folder: Path) -> int:
-    """Context length in tokens of the model in `folder`. Raises InvalidSpec naming what is missing."""
-    if not folder.is_dir():
-        raise _invalid(f"{folder} is no folder")
-    config_file = folder / "config.json"
+def check(seed: Seed) -> int:
+    """Context length in tokens of a seed model. Raises InvalidSpec naming what is missing."""
+    where, config_file = seed.path, seed.folder / "config.json"
+    if not seed.folder.is_dir():
+        raise _invalid(f"{where} is no folder")
     if not config_file.is_file():
-        raise _invalid(f"{folder} has no config.json")
+        raise _invalid(f"{where} has no config.json")
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise _invalid(f"{config_file} is no JSON ({error})") from error
-    if not any(folder.glob("*.safetensors")):
-        raise _invalid(f"{folder} has no *.safetensors (pickled weights are never read)")
-    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        raise _invalid(f"{folder} has no tokenizer.json")
+        raise _invalid(f"config.json of {where} is no JSON ({error})") from error
+    if not any(name.endswith(".safetensors") for name in seed.files):
+        raise _invalid(f"{where} has no *.safetensors (pickled weights are never read)")
+    if not seed.files & {"tokenizer.json", "tokenizer_config.json"}:
+        raise _invalid(f"{where} has no tokenizer.json")
     context = config.get("max_position_embeddings")
     if not isinstance(context, int) or context < 2:
-        raise _invalid(f"{config_file} has no max_position_embeddings")
+        raise _invalid(f"config.json of {where} has no max_position_embeddings")
     return context
 
 
@@ -51,7 +53,7 @@ def encoder(folder: Path) -> Encode:
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         # The template writes the special tokens itself; adding them again would double the first one.
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return tuple(ids), "\n".join(message["content"] for message in prompt)
+        return tuple(ids), text_of(prompt)
 
     return encode
 

@@ -7,13 +7,14 @@ from the learner's saved states.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,9 +26,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from services.coordinator.rollout_file import Origin
 from syncline import checkpoints
 from syncline.bell import Bell
-from syncline.errors import FieldProblem, NotFound, StorageError
-from syncline.runspec import RunSpec, SyncChange
+from syncline.errors import FieldProblem, NotFound, StorageError, SynclineError
+from syncline.runspec import RunSpec
 from syncline.state import RunEvent, RunState, transition
+from syncline.storage import FolderStorage, Storage
 
 log = structlog.get_logger()
 Series = Literal["events", "steps", "evaluations", "samples"]
@@ -64,14 +66,20 @@ class RunRecord(BaseModel):
     """The file that the run trains on; None where generators make its rollouts."""
     phase_seconds: dict[str, float] = {}
     warnings: list[dict[str, str]] = []
-    """What was wrong at submission without being a reason to refuse: {path, problem, allowed}."""
+    """What is wrong without being a reason to refuse or end it: {path, problem, allowed}."""
 
 
 class Run:
     """One run: its record, its series in memory and on disk, and a bell for those who follow it."""
 
-    def __init__(self, folder: Path, record: RunRecord) -> None:
+    def __init__(self, folder: Path, record: RunRecord, *, storage: Storage | None = None) -> None:
         self.folder = folder
+        """For the coordinator's own records."""
+        self.own = FolderStorage(folder)
+        self.storage = storage or self.own
+        """For what learner, generators and coordinator share."""
+        self.judging = asyncio.Lock()
+        """Held while standings are written."""
         self.record = record
         self.series: dict[Series, list[dict[str, Any]]] = {
             name: _read_lines(folder / f"{name}.jsonl") for name in _SERIES
@@ -94,14 +102,11 @@ class Run:
         """Write the record. Raises StorageError."""
         self._write("run.json", self.record.model_dump_json(indent=1) + "\n")
 
-    def change_sync(self, changes: tuple[SyncChange, ...]) -> None:
-        """Record later sync periods in the spec, so that a resumed run follows the same schedule."""
-        sync = self.spec.sync.model_copy(update={"changes": changes})
-        self.record.spec = self.spec.model_copy(update={"sync": sync})
+    def change_period(self, spec: RunSpec) -> None:
+        """Record what `RunSpec.with_period` made of the spec, so that a resumed run follows the same schedule."""
+        self.record.spec = spec
         self.save()
-        self.emit(
-            "message", {"text": f"sync period {changes[-1].period} from the window at or after {changes[-1].step}"}
-        )
+        self.emit("period", {"from_step": spec.schedule().last_start, "period": spec.sync.changes[-1].period})
 
     def apply(self, event: RunEvent, reason: str = "") -> None:
         """Move the state machine, save, and tell followers.
@@ -132,10 +137,12 @@ class Run:
         self.append("events", {"id": len(self.series["events"]) + 1, "type": kind, "at": time.time(), "data": data})
 
     def warn(self, problems: Sequence[FieldProblem]) -> None:
-        """Record what is wrong without being a reason to refuse the run."""
-        self.record.warnings = [asdict(problem) for problem in problems]
+        """Record what is wrong without being a reason to refuse or end the run; the newest of each path stays."""
+        said = [asdict(problem) for problem in problems]
+        paths = {problem.path for problem in problems}
+        self.record.warnings = [*(one for one in self.record.warnings if one["path"] not in paths), *said]
         self.save()
-        for warning in self.record.warnings:
+        for warning in said:
             self.emit("warning", warning)
 
     def append(self, name: Series, *rows: dict[str, Any]) -> None:
@@ -166,9 +173,13 @@ class Run:
 class RunStore:
     """All runs below one folder, oldest first."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises StorageError where nothing can be written below `root`."""
+    def __init__(self, root: Path, *, storage_of: Callable[[str], Storage] | None = None) -> None:
+        """`storage_of` says where a run keeps what services share; by default in its folder, which all of them see.
+
+        Raises StorageError where nothing can be written below `root`.
+        """
         self.root = root
+        self._storage_of = storage_of
         self._runs: dict[str, Run] = {}
         _require_writable(root)
         records = [(path.parent, record) for path in root.glob("*/run.json") if (record := _read_record(path))]
@@ -176,7 +187,7 @@ class RunStore:
             checkpoints.sweep(folder)
             if record.state not in (RunState.PENDING, RunState.STARTING) and not record.state.terminal:
                 record.state = RunState.STARTING  # nobody works on it yet in this life, whatever it was in the last
-            self._runs[record.id] = Run(folder, record)
+            self._runs[record.id] = self._run(folder, record)
 
     def create(
         self,
@@ -200,7 +211,7 @@ class RunStore:
         try:
             with _storing(folder):
                 folder.mkdir()
-            run = Run(folder, record)
+            run = self._run(folder, record)
             run.save()
             run.emit("state", {"state": record.state, "before": None, "reason": ""})
         except StorageError:
@@ -208,6 +219,9 @@ class RunStore:
             raise
         self._runs[run_id] = run
         return run
+
+    def _run(self, folder: Path, record: RunRecord) -> Run:
+        return Run(folder, record, storage=self._storage_of(record.id) if self._storage_of else None)
 
     def get(self, run_id: str) -> Run:
         try:
@@ -226,7 +240,7 @@ def _read_record(path: Path) -> RunRecord | None:
     """The record of a run; None, and a word in the log, for one that cannot be read: the others must be served."""
     try:
         return RunRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+    except (OSError, ValidationError, SynclineError) as error:  # the spec in it checks itself, and raises InvalidSpec
         log.error("run_record_unreadable", path=str(path), error=str(error), do="mend the file or move its folder away")
         return None
 

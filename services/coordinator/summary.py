@@ -11,9 +11,10 @@ from typing import Any
 
 import structlog
 
+from services.coordinator import idle_tasks
 from services.coordinator.best import best_version
 from services.coordinator.store import Run
-from syncline import checkpoints
+from syncline import checkpoints, published
 from syncline.errors import NotFound
 
 log = structlog.get_logger()
@@ -23,13 +24,10 @@ def summary_path(run: Run) -> Path:
     return run.folder / "summary.json"
 
 
-def model_folder(run: Run) -> Path | None:
-    """The newest published weights, an ordinary Hugging Face folder; None before there are any."""
-    for version in reversed(run.record.published):
-        folder = checkpoints.version_folder(run.folder, version)
-        if folder.is_dir():
-            return folder.resolve()
-    return None
+def model_folder(run: Run) -> str | None:
+    """Path or URL of the newest published weights, an ordinary Hugging Face folder; None before there are any."""
+    newest = run.record.published[-1:]
+    return run.storage.place_of(published.name_of(newest[0])) if newest else None
 
 
 def rollouts_of(run: Run) -> dict[str, Any]:
@@ -40,12 +38,12 @@ def rollouts_of(run: Run) -> dict[str, Any]:
     return {"from": origin.path, "sha256": origin.sha256, "groups": origin.groups}
 
 
-def checkpoint_folder(run: Run, which: str) -> Path:
-    """A published checkpoint that is still on storage: `final`, `best` (see RunSpec.best), or `v<version>`.
+def checkpoint_place(run: Run, which: str) -> str:
+    """Path or URL of a published checkpoint that is still there: `final`, `best` (see RunSpec.best), or `v<version>`.
 
     Raises NotFound, saying what there is.
     """
-    kept = checkpoints.published(run.folder)
+    kept = published.versions(run.storage)
     if not kept:
         raise NotFound(f"run {run.id} has no published checkpoint")
     if which == "final":
@@ -59,7 +57,7 @@ def checkpoint_folder(run: Run, which: str) -> Path:
         version = int(which.removeprefix("v")) if which.removeprefix("v").isdecimal() else -1
         if version not in kept:
             raise NotFound(f"run {run.id} has no checkpoint {which!r}; there are: {', '.join(f'v{v}' for v in kept)}")
-    return checkpoints.version_folder(run.folder, version).resolve()
+    return run.storage.place_of(published.name_of(version))
 
 
 def write_summary(run: Run) -> None:
@@ -73,7 +71,8 @@ def write_summary(run: Run) -> None:
 def summarize(run: Run) -> dict[str, Any]:
     """State, steps, evaluation before and after, seconds, versions, staleness, and what became of every group.
 
-    `mismatch_kl` is told by the version that generated: learner against generator on its own samples.
+    `updates` counts the steps that changed the weights. `mismatch_kl` is told by the version that generated: learner
+    against generator on its own samples.
     """
     record, steps = run.record, run.series["steps"]
     dropped: Counter[str] = Counter()
@@ -82,13 +81,13 @@ def summarize(run: Run) -> dict[str, Any]:
         dropped.update(row["dropped"])
         refused.update(row["refused"])
     staleness = [row["staleness"] for row in steps]
-    model = model_folder(run)
     return {
         "id": run.id,
         "name": run.spec.name,
         "state": record.state,
         "reason": record.reason,
         "steps": record.step,
+        "updates": idle_tasks.updates(steps),
         "evaluation": {"before": _evaluations(run, first=True), "after": _evaluations(run, first=False)},
         "best": best_version(run),
         "wall_seconds": (record.finished_at or record.created_at) - (record.started_at or record.created_at),
@@ -114,7 +113,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "skipped_prompts": record.skipped_prompts,
         "attempts": record.attempts,
         "tokens": sum(row["tokens"] for row in steps),
-        "model_folder": str(model) if model else None,
+        "model_folder": model_folder(run),
         "warnings": record.warnings,
     }
 

@@ -27,7 +27,7 @@ from services.coordinator.store import Run
 from syncline import keys
 from syncline.algo.schedule import Period, Schedule
 from syncline.errors import StorageError, Unavailable
-from syncline.runspec import RunSpec, SyncChange
+from syncline.runspec import RunSpec
 from syncline.state import RunEvent, RunState
 from syncline.streams import CONNECTION_ERRORS, Streams
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
@@ -113,17 +113,14 @@ class Upkeep:
     async def change(self, period: Period) -> AsyncIterator[RunSpec]:
         """`async with upkeep.change(n) as spec:` another period from the first window that is not admitted yet.
 
-        Nothing is admitted inside the block, and the change holds when the block ends without an error.
+        Nothing is admitted inside the block, and the change holds when the block ends without an error. Raises what
+        `RunSpec.with_period` raises.
         """
         async with self._admitting:
-            before = self._run.spec
-            change = SyncChange(step=self._admission.next_step, period=period)
-            earlier = tuple(known for known in before.sync.changes if known.step < change.step)
-            sync = before.sync.model_copy(update={"changes": (*earlier, change)})
-            changed = before.model_copy(update={"sync": sync})
+            changed = self._run.spec.with_period(self._admission.next_step, period)
             yield changed
-            self._run.change_sync(sync.changes)
-            self._admission.schedule = changed.schedule()
+            self._admission.schedule = changed.schedule()  # the learner follows it by now, whatever the disk says
+            self._run.change_period(changed)
         self.progress()
 
     # -- the loop ------------------------------------------------------------------------------------
@@ -230,7 +227,7 @@ class Upkeep:
                 self._run.emit("evaluation", row)
                 metrics.observe_evaluation(row)
             if rows:
-                update_standings(self._run)
+                await update_standings(self._run)
                 self.progress()
 
     # -- stalls --------------------------------------------------------------------------------------

@@ -14,12 +14,10 @@ from services.inference.generator import Generator
 from services.inference.servicer import InferenceServicer
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
-from syncline import rpc, streams, telemetry, wanted
-from syncline.errors import SynclineError
+from syncline import lifecycle, rpc, streams, wanted
+from syncline.cache import Cache
 from syncline.ids import new_member_id
-from syncline.lifecycle import run_service
 from syncline.membership import Registration
-from syncline.settings import load
 from syncline.v1.inference_service_pb2 import DESCRIPTOR
 from syncline.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
@@ -28,7 +26,8 @@ async def serve(settings: InferenceSettings) -> int:
     member_id = settings.member_id or new_member_id("inference")
     structlog.contextvars.bind_contextvars(member=member_id)
     redis = streams.connect(settings.redis_url.get_secret_value())
-    generator = Generator(create_engine(settings.engine, settings.engine_options))
+    engine = create_engine(settings.engine, settings.engine_options)
+    generator = Generator(engine, cache=Cache(settings.cache_root), groups_deadline_s=settings.groups_deadline_s)
     worker = Worker(generator, redis, member_id=member_id, lease_s=settings.lease_s)
     server = rpc.Server(settings.bind, advertise=settings.advertise)
     server.add(
@@ -42,7 +41,6 @@ async def serve(settings: InferenceSettings) -> int:
         role="inference",
         id=member_id,
         address=server.address,
-        host=settings.hostname(),
         ttl_s=settings.membership_ttl_s,
         status=lambda: status(generator),
     )
@@ -59,7 +57,7 @@ async def serve(settings: InferenceSettings) -> int:
         await generator.close()
         await redis.aclose()
 
-    return await run_service(
+    return await lifecycle.run_service(
         server=server,
         workers={"worker": worker.run, "registration": registration.run},
         ready=ready,
@@ -86,13 +84,7 @@ def status(generator: Generator) -> Mapping[str, Any]:
 
 
 def main() -> int:
-    settings = load(InferenceSettings)
-    telemetry.setup("inference", settings)
-    try:
-        return asyncio.run(serve(settings))
-    except SynclineError as error:
-        structlog.get_logger().error("cannot_start", code=error.code, error=error.message)
-        return 1
+    return lifecycle.main("inference", InferenceSettings, lambda settings: asyncio.run(serve(settings)))
 
 
 if __name__ == "__main__":

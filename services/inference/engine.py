@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from syncline.errors import EngineError, LoadFailed
-
-FinishReason = Literal["stop", "length"]
+from syncline.wire_names import FinishName
 
 MAX_SEED = 2**63 - 1
 DTYPES = ("float32", "bfloat16", "float16")
@@ -66,7 +65,7 @@ class Completion:
 
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...]
-    finish_reason: FinishReason
+    finish_reason: FinishName
 
 
 class Engine(Protocol):

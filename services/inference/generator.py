@@ -1,7 +1,7 @@
 """A generator: one engine and the one policy version that it can prove to hold.
 
 Loading is: stage and verify every byte, wait until nothing is in flight, swap in place, score
-the probe. Only then is the version the generator's own (design, contract 4).
+the probe. Only then is the version the generator's own, and tasks of it are answered.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import structlog
 
 from services.inference.engine import Completion, Engine, GroupRequest
 from services.inference.text import Decoder
-from syncline import checkpoints
+from syncline import published
 from syncline.bell import Bell
+from syncline.cache import Cache
 from syncline.errors import Conflict, EngineDead, ProbeMismatch, SynclineError, Unavailable
 from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
 
@@ -48,8 +49,10 @@ class LoadTimes:
 class Generator:
     """Owns the engine. `held` is None unless the engine proved the version."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, cache: Cache, groups_deadline_s: float = 300.0) -> None:
+        """`cache` is for local copies of what is published to an object store."""
         self.engine = engine
+        self._cache = cache
         self.held: Held | None = None
         self.loads = 0
         """Versions that came to be held since the start."""
@@ -60,7 +63,8 @@ class Generator:
         self.on_change: Callable[[], None] = lambda: None
         self.groups_total = 0
         self.tokens_total = 0
-        self._running = 0
+        self._running: list[str] = []
+        self._groups_deadline_s = groups_deadline_s
         self._swapping = False
         self._decoder: Decoder | None = None
         self._load_lock = asyncio.Lock()
@@ -68,7 +72,7 @@ class Generator:
     @property
     def running(self) -> int:
         """Groups in the engine."""
-        return self._running
+        return len(self._running)
 
     def serves(self, held: Held) -> bool:
         """Whether new groups of this version may start."""
@@ -77,8 +81,8 @@ class Generator:
     async def load(self, handle: CheckpointHandle) -> LoadTimes:
         """Make `handle` the generator's own version; nothing to do if it is already.
 
-        Raises DigestMismatch or CheckpointError with the old version still served, ProbeMismatch or
-        EngineDead with no version served.
+        Raises DigestMismatch, CheckpointError, StoreUnreachable or StoreRefused with the old version still
+        served, ProbeMismatch or EngineDead with no version served.
         """
         wanted = Held(handle.run_id, handle.version, handle.manifest_digest)
         async with self._load_lock:
@@ -91,7 +95,7 @@ class Generator:
             staged = time.monotonic()
             self._set_phase("loading", swapping=True)
             try:
-                await self.changed.wait_until(lambda: self._running == 0)
+                await self._until_idle()
                 drained = time.monotonic()
                 self.held = None  # from here on the engine holds nothing that is proven
                 await self.engine.load(folder, dtype=handle.dtype)
@@ -117,19 +121,33 @@ class Generator:
         if self.held is None:
             self._set_phase("loading", swapping=False)
         try:
-            return await asyncio.to_thread(checkpoints.stage, handle)
+            return await asyncio.to_thread(published.stage, handle, cache=self._cache)
         except SynclineError as error:
             self.error = error.message
             self._set_phase(before, swapping=False)
             raise
 
-    async def generate(self, held: Held, request: GroupRequest) -> tuple[tuple[Completion, str], ...]:
-        """Completions with their texts, all sampled by `held`. Raises Conflict when another version is held."""
+    async def _until_idle(self) -> None:
+        """Return when nothing is in flight. Raises EngineDead, with the groups, when that takes too long."""
+        try:
+            async with asyncio.timeout(self._groups_deadline_s):
+                await self.changed.wait_until(lambda: not self._running)
+        except TimeoutError:
+            raise EngineDead(
+                f"the engine did not finish {'; '.join(self._running)} within {self._groups_deadline_s:g} s "
+                "(SYNCLINE_GROUPS_DEADLINE_S); it is closed, and the next load builds it anew"
+            ) from None
+
+    async def generate(self, held: Held, request: GroupRequest, *, name: str) -> tuple[tuple[Completion, str], ...]:
+        """Completions with their texts, all sampled by `held`; `name` is what the group is called in messages.
+
+        Raises Conflict when another version is held, else as `Engine.generate`.
+        """
         if not self.serves(held):
             raise Conflict(f"version {held.version} of {held.run_id} is not held; holding {self.held}")
         decoder = self._decoder
         assert decoder is not None
-        self._running += 1
+        self._running.append(name)
         try:
             completions = await self.engine.generate(request)
         except EngineDead as error:
@@ -137,7 +155,7 @@ class Generator:
             self._fail(error)
             raise
         finally:
-            self._running -= 1
+            self._running.remove(name)
             self.changed.ring()
         self.groups_total += 1
         self.tokens_total += sum(len(completion.token_ids) for completion in completions)

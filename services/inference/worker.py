@@ -23,12 +23,12 @@ from services.inference.generator import Generator, Held
 from syncline import keys
 from syncline.errors import Conflict, EngineDead, SynclineError
 from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
-from syncline.v1.rollout_pb2 import FinishReason, PromptTask, RolloutGroup, Sample, VersionSpan
+from syncline.v1.rollout_pb2 import PromptTask, RolloutGroup, Sample, VersionSpan
+from syncline.wire_names import FINISH_REASON
 
 log = structlog.get_logger()
 _READ_S = 1.0
 _BACKOFF_S = 0.5
-_FINISH_REASONS = {"stop": FinishReason.FINISH_REASON_STOP, "length": FinishReason.FINISH_REASON_LENGTH}
 
 
 class Worker:
@@ -159,7 +159,10 @@ class Worker:
 
 
 async def generate(generator: Generator, held: Held, task: PromptTask, *, member_id: str) -> RolloutGroup:
-    """Answer one task. Raises Conflict when the task is for another version than `held`."""
+    """Answer one task.
+
+    Raises SynclineError for a task of another version than `held`, and Conflict when that is not held any more.
+    """
     if (task.key.run_id, task.version) != (held.run_id, held.version):
         raise SynclineError(f"a task of version {task.version} lies on the stream of version {held.version}")
     request = GroupRequest(
@@ -170,7 +173,8 @@ async def generate(generator: Generator, held: Held, task: PromptTask, *, member
         top_p=task.sampling.top_p,
     )
     started = time.monotonic()
-    completions = await generator.generate(held, request)
+    name = f"prompt {task.key.prompt_index} of step {task.key.step} of {task.key.run_id}"
+    completions = await generator.generate(held, request, name=name)
     return RolloutGroup(
         task=task,
         samples=_samples(completions, held.version),
@@ -184,7 +188,7 @@ def _samples(completions: Sequence[tuple[Completion, str]], version: int) -> lis
         Sample(
             token_ids=completion.token_ids,
             log_probs=completion.log_probs,
-            finish_reason=_FINISH_REASONS[completion.finish_reason],
+            finish_reason=FINISH_REASON[completion.finish_reason],
             text=text,
             versions=[VersionSpan(version=version, start=0, stop=len(completion.token_ids))],
         )

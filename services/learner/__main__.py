@@ -7,6 +7,7 @@ import os
 import sys
 from functools import partial
 
+import structlog
 import transformers
 
 from services.learner.crew import Crew
@@ -16,12 +17,18 @@ from services.learner.meeting import join
 from services.learner.ranks import Ranks
 from services.learner.servicer import LearnerServicer
 from services.learner.settings import LearnerSettings
-from syncline import ids, streams, telemetry
-from syncline.lifecycle import run_service
+from syncline import ids, lifecycle, streams
 from syncline.membership import Registration
 from syncline.rpc import Server
-from syncline.settings import load
 from syncline.v1 import learner_service_pb2, learner_service_pb2_grpc
+
+
+def run(settings: LearnerSettings) -> int:
+    """Meet the other ranks, if there are any, and lead or follow them; returns the exit code."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    ranks = join(device=settings.torch_device(), timeout_s=settings.rank_timeout_s)
+    return follow(settings, ranks) if ranks.rank > 0 else asyncio.run(serve(settings, ranks))
 
 
 async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
@@ -29,8 +36,10 @@ async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
     crew = Crew(ranks, timeout_s=settings.rank_timeout_s) if ranks.size > 1 else None
     if crew is not None:
         await crew.start()
+    member_id = settings.member_id or ids.new_member_id("learner")
+    structlog.contextvars.bind_contextvars(member=member_id)
     redis = streams.connect(settings.redis_url.get_secret_value())
-    learner = Learner(settings, redis=redis, id=settings.member_id or ids.new_member_id("learner"), crew=crew)
+    learner = Learner(settings, redis=redis, id=member_id, crew=crew)
     server = Server(settings.bind, advertise=settings.advertise)
     server.add(
         learner_service_pb2_grpc.add_LearnerServiceServicer_to_server,
@@ -43,7 +52,6 @@ async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
         role="learner",
         id=learner.id,
         address=server.address,
-        host=settings.hostname(),
         ttl_s=settings.membership_ttl_s,
         status=learner.member_status,
     )
@@ -56,7 +64,7 @@ async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
             await crew.close()
         await redis.aclose()
 
-    return await run_service(
+    return await lifecycle.run_service(
         server=server,
         workers=workers,
         ready=partial(streams.ping, redis),
@@ -66,19 +74,15 @@ async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
     )
 
 
-def main() -> None:
-    settings = load(LearnerSettings)
+def main() -> int:
     follows = int(os.environ.get("RANK", "0")) > 0
-    telemetry.setup("learner", settings.model_copy(update={"metrics_bind": ""}) if follows else settings)
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    ranks = join(device=settings.torch_device(), timeout_s=settings.rank_timeout_s)
-    if ranks.size == 1:
-        sys.exit(asyncio.run(serve(settings, ranks)))
-    code = follow(settings, ranks) if follows else asyncio.run(serve(settings, ranks))
-    sys.stderr.flush()
-    os._exit(code)  # a thread may hang in a collective with a rank that is gone
+    fixed = {"metrics_bind": ""} if follows else {}  # ranks share an environment, and rank 0 tells the metrics
+    code = lifecycle.main("learner", LearnerSettings, run, **fixed)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stderr.flush()
+        os._exit(code)  # a thread may hang in a collective with a rank that is gone
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
 
 import structlog
@@ -33,9 +32,11 @@ from services.learner.resume import Run, open_run, publish_version
 from services.learner.retention import is_published, versions_in_use
 from services.learner.settings import LearnerSettings
 from services.learner.step import update
-from syncline import checkpoints, runspec, standings
-from syncline.errors import Conflict, RunFailed, SynclineError
+from syncline import published, runspec, standings
+from syncline.cache import Cache
+from syncline.errors import Conflict, RunFailed, StoreUnreachable, SynclineError
 from syncline.runspec import RunSpec
+from syncline.storage import prune, storage_at
 from syncline.v1.learner_service_pb2 import (
     CheckpointPublished,
     Failed,
@@ -55,7 +56,7 @@ class Attempt:
     """Starts at once. `events` tells what happens; `stop` ends it from outside."""
 
     def __init__(
-        self, request: TrainRequest, *, settings: LearnerSettings, redis: Redis, crew: Crew | None = None
+        self, request: TrainRequest, *, settings: LearnerSettings, redis: Redis, cache: Cache, crew: Crew | None = None
     ) -> None:
         self.run_id = request.run_id
         self.phase: Phase = "loading"
@@ -65,6 +66,7 @@ class Attempt:
         self._settings = settings
         self._redis = redis
         self._crew = crew
+        self._cache = cache
         self._run: Run | None = None
         self._collector: Collector | None = None
         self._released = asyncio.Event()
@@ -134,7 +136,8 @@ class Attempt:
         except asyncio.CancelledError:
             log.info("attempt_stopped", run=self.run_id, step=self.step)
         except SynclineError as error:
-            if self._crew is not None and error is self._crew.loss and error.retryable:
+            lost_rank = self._crew is not None and error is self._crew.loss and error.retryable
+            if lost_rank or isinstance(error, StoreUnreachable):
                 self._cause = error  # not the run's fault: the stream breaks, and the coordinator tries again
             else:
                 self._fail(error)
@@ -150,12 +153,13 @@ class Attempt:
         self._events.put_nowait(None)
 
     async def _train(self) -> None:
-        run = Run(self.run_id, runspec.parse_json(self._request.spec_json), Path(self._request.run_dir))
+        storage = storage_at(self._request.run_dir, cache=self._cache)
+        run = Run(self.run_id, runspec.parse_json(self._request.spec_json), storage, self._cache)
         self._run = run
 
         ranks = self._crew.ranks if self._crew is not None else Ranks()
         opened = await self._everywhere(
-            Order("open", {"run_id": run.id, "spec_json": self._request.spec_json, "run_dir": str(run.dir)}),
+            Order("open", {"run_id": run.id, "spec_json": self._request.spec_json, "run_dir": run.storage.uri}),
             partial(open_run, run, settings=self._settings, stop=self._stop_torch, ranks=ranks),
         )
         trainer, history = opened.trainer, opened.history
@@ -209,7 +213,9 @@ class Attempt:
                     # Published before saved: a state is of use only while generators can get the versions it needs.
                     self.phase = "publishing"
                     version, run = step + 1, self._run  # its sync schedule may have changed
-                    if is_published(run.spec, version):
+                    publishes = is_published(run.spec, version)
+                    saves = version % run.spec.checkpoints.every == 0 or version == run.spec.steps
+                    if publishes:
                         started = time.monotonic()
                         handle = await self._everywhere(
                             Order("publish", {"version": version}),
@@ -217,12 +223,13 @@ class Attempt:
                         )
                         seconds = time.monotonic() - started
                         self._emit(TrainResponse(published=CheckpointPublished(handle=handle, seconds=seconds)))
-                    if version % run.spec.checkpoints.every == 0 or version == run.spec.steps:
+                    if saves:
                         save = partial(
-                            state.save, trainer, run_id=run.id, spec=run.spec, run_dir=run.dir, history=history
+                            state.save, trainer, run_id=run.id, spec=run.spec, storage=run.storage, history=history
                         )
                         await self._everywhere(Order("save", {"step": version}), partial(save, step=version))
-                    await self._in_thread(_prune_versions, run, version=version)
+                    if publishes or saves:
+                        await self._in_thread(_prune_versions, run, version=version)
         finally:
             await collector.hand_back()
             if self._crew is not None and self._crew.loss is None:
@@ -271,16 +278,17 @@ class Attempt:
 
 
 def _prune_versions(run: Run, *, version: int) -> None:
-    published = checkpoints.published(run.dir)
+    kept = published.versions(run.storage)
     in_use = versions_in_use(
         run.spec,
         version=version,
-        published=published,
-        saved_steps=state.saved_steps(run.dir),
-        standings=standings.read(run.dir),
+        published=kept,
+        saved_steps=state.saved_steps(run.storage),
+        standings=standings.read(run.storage),
     )
-    checkpoints.prune(
-        [checkpoints.version_folder(run.dir, one) for one in published],
+    prune(
+        run.storage,
+        [published.name_of(one) for one in kept],
         keep=run.spec.checkpoints.keep,
-        in_use=[checkpoints.version_folder(run.dir, one) for one in in_use],
+        in_use=[published.name_of(one) for one in in_use],
     )

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from services.learner import door
 from syncline import ids, keys
+from syncline.insist import insist
 from syncline.runspec import RunSpec
 from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
 from syncline.v1.rollout_pb2 import ScoredGroup
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 _TAKE_COUNT = 64
 _TAKE_WAIT_S = 1.0
-_LONGEST_PAUSE_S = 2.0
+_HAND_BACK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Collector:
         """Give back what was not trained, so that the next attempt gets it at once."""
         held, self._held = list(self._held.values()), {}
         try:
-            async with asyncio.timeout(_LONGEST_PAUSE_S):
+            async with asyncio.timeout(_HAND_BACK_S):
                 await self._consumer.hand_back(held)
         except (TimeoutError, RedisError, *CONNECTION_ERRORS) as error:
             log.info("groups_not_handed_back", groups=len(held), error=str(error))  # their leases run out by themselves
@@ -141,20 +142,8 @@ class Collector:
         return True
 
     async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Repeat `call` until Redis carries it out. One that answers with an error (a full disk, too little memory)
-        is as much away as one that is silent."""
-        pause_s = 0.1
-        while True:
-            try:
-                result = await call()
-            except (RedisError, *CONNECTION_ERRORS) as error:
-                if not self._trouble:
-                    log.warning("redis_lost", error=str(error))
-                self._trouble = f"Redis does not answer as it should ({error}); training goes on when it does"
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            else:
-                if self._trouble:
-                    log.info("redis_is_back")
-                self._trouble = ""
-                return result
+        """Repeat `call` until Redis carries it out."""
+        return await insist(call, tell=self._tell)
+
+    def _tell(self, trouble: str) -> None:
+        self._trouble = f"{trouble}; training goes on when it does" if trouble else ""

@@ -22,6 +22,8 @@ from syncline.errors import RunFailed, SynclineError, Unavailable
 
 log = structlog.get_logger()
 _HELLO_S = 10.0
+_AFTER_A_FAILURE_S = 10.0
+"""Longest wait for the other ranks when rank 0 has failed already: they may hang in what it left."""
 _HELLO_BYTES = 1 << 16
 _AFTERWARDS = "the run goes on from its last saved state when all ranks are back (torchrun --max-restarts)"
 
@@ -90,7 +92,7 @@ class Crew:
 
         Raises the loss when a rank is gone, does not answer in time, or failed alone.
         """
-        timeout_s = min(_HELLO_S, self._timeout_s) if failed else self._timeout_s
+        timeout_s = min(_AFTER_A_FAILURE_S, self._timeout_s) if failed else self._timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 while self.loss is None and any(member.busy for member in self._members.values()):

@@ -1,4 +1,4 @@
-"""Which scored groups may train, as pure rules: strict means strict (design, "Words" and contract 8).
+"""Which scored groups may train, as pure rules. A group of another version than the schedule names never does.
 
 Three answers: a group is let in; it is refused by a named cause and counted; or it breaks the contract between the
 services, which no counting can mend, and the attempt fails with the culprit's name.
@@ -15,19 +15,15 @@ from syncline.errors import RunFailed
 from syncline.v1.rollout_pb2 import (
     PURPOSE_TRAINING,
     VERDICT_STATUS_SCORED,
-    VERDICT_STATUS_TIMEOUT,
-    VERDICT_STATUS_UNPARSABLE,
     RolloutGroup,
     Sample,
     ScoredGroup,
     TaskKey,
 )
+from syncline.wire_names import FINAL_VERDICTS
 
 Refusal = Literal["foreign", "duplicate", "stale"]
 """foreign: not of this run's training. duplicate: its step is over. stale: not by the scheduled version."""
-
-VERDICTS = {VERDICT_STATUS_SCORED: "scored", VERDICT_STATUS_UNPARSABLE: "unparsable", VERDICT_STATUS_TIMEOUT: "timeout"}
-"""Verdicts that may come here, with their names in reports. Those with a score train, the others are left out."""
 
 
 def refusal(
@@ -72,7 +68,7 @@ def check(scored: ScoredGroup, *, tasks: Collection[str], vocabulary: int) -> No
     for i, (sample, verdict) in enumerate(zip(group.samples, scored.verdicts, strict=True)):
         must_have_score = verdict.status == VERDICT_STATUS_SCORED
         if (
-            verdict.status not in VERDICTS
+            verdict.status not in FINAL_VERDICTS
             or not math.isfinite(verdict.score)
             or verdict.HasField("score") < must_have_score
         ):

@@ -8,7 +8,6 @@ import queue
 import signal
 import socket
 import threading
-from pathlib import Path
 
 import structlog
 import torch
@@ -21,7 +20,9 @@ from services.learner.resume import Run, open_run, publish_version
 from services.learner.settings import LearnerSettings
 from services.learner.step import Stopped, Trainer, update
 from syncline import runspec
+from syncline.cache import Cache
 from syncline.errors import RunFailed, SynclineError
+from syncline.storage import storage_at
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ class Follower:
     def __init__(self, settings: LearnerSettings, ranks: Ranks) -> None:
         self._settings = settings
         self._ranks = ranks
+        self._cache = Cache(settings.cache_root)
         self._run: Run | None = None
         self._trainer: Trainer | None = None
 
@@ -87,7 +89,8 @@ class Follower:
         if order.name == "open":
             self._close()
             fields = order.fields
-            self._run = Run(fields["run_id"], runspec.parse_json(fields["spec_json"]), Path(fields["run_dir"]))
+            storage = storage_at(fields["run_dir"], cache=self._cache)
+            self._run = Run(fields["run_id"], runspec.parse_json(fields["spec_json"]), storage, self._cache)
             stop = threading.Event()  # never set: rank 0 says when to stop
             self._trainer = open_run(self._run, settings=self._settings, stop=stop, ranks=self._ranks).trainer
         elif order.name == "close":
@@ -101,7 +104,7 @@ class Follower:
             elif order.name == "publish":
                 publish_version(run, trainer.policy, **order.fields)
             else:
-                state.save(trainer, run_id=run.id, spec=run.spec, run_dir=run.dir, **order.fields)
+                state.save(trainer, run_id=run.id, spec=run.spec, storage=run.storage, **order.fields)
 
     def _close(self) -> None:
         self._run = self._trainer = None

@@ -13,6 +13,7 @@ from services.learner.attempt import Attempt
 from services.learner.crew import Crew
 from services.learner.settings import LearnerSettings
 from syncline import runspec
+from syncline.cache import Cache
 from syncline.errors import Conflict, SynclineError, Unavailable
 from syncline.v1.learner_service_pb2 import LearnerServiceGetStatusResponse, TrainRequest
 
@@ -28,6 +29,7 @@ class Learner:
         self._crew = crew
         self._settings = settings
         self._redis = redis
+        self._cache = Cache(settings.cache_root)
         self._attempt: Attempt | None = None
         self._starting = asyncio.Lock()
         self._draining = False
@@ -48,7 +50,9 @@ class Learner:
                 if not await current.wait(_STOP_TIMEOUT_S):
                     raise Conflict(f"learner {self.id} is still stopping run {current.run_id}; try again later")
             log.info("attempt_started", run=request.run_id)
-            self._attempt = Attempt(request, settings=self._settings, redis=self._redis, crew=self._crew)
+            self._attempt = Attempt(
+                request, settings=self._settings, redis=self._redis, cache=self._cache, crew=self._crew
+            )
             return self._attempt
 
     def stop(self, run_id: str, *, reason: str) -> bool:

@@ -10,7 +10,7 @@ from services.learner.policy import Policy
 from syncline.runspec import Optimizer
 
 COSINE_FLOOR = 0.2
-"""Share of the learning rate that the cosine schedule ends at (paper section 5.4)."""
+"""Share of the learning rate that the cosine schedule ends at, as in the recipe of fairseq2, the paper's own code."""
 
 
 def build_optimizer(policy: Policy, spec: Optimizer) -> torch.optim.AdamW:

@@ -13,35 +13,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.func import functional_call
-from transformers import AutoModelForCausalLM
 
 from services.learner import shards
 from services.learner.batch import TokenRows
+from services.learner.hf_model import load_model, no_model, skeleton
 from services.learner.ranks import Ranks
 from services.learner.recompute import recompute_activations
 from services.learner.scorer import Scorer
-from syncline.errors import FieldProblem, InvalidSpec
 
 ALONE = Ranks()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_SAME_SCORE = {torch.float32: 1e-3, torch.bfloat16: 0.35}
-"""Nats that two ways to compute one log-probability may differ by; what a way leaves out makes far more."""
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.35}
+"""Nats that two honest ways to compute one log-probability may differ by: those of float32 engines were seen to differ
+by 1e-5, of bfloat16 ones by 0.1 to 0.2 on sharp random models. What a way leaves out makes far more."""
 
 
 class Policy:
-    """A model that computes in `dtype` on `device`."""
+    """A model that computes in `dtype` on `device`.
 
-    def __init__(self, model: Any, *, dtype: torch.dtype, device: torch.device, ranks: Ranks) -> None:
-        self.model = model.to(device) if ranks.size == 1 else model
+    Above one rank only rank 0 reads the weights. The others begin with an empty model, which costs no memory before it
+    is cut into shards, and get their shards from rank 0.
+    """
+
+    def __init__(
+        self, folder: Path, *, frozen: bool, recompute: bool, dtype: torch.dtype, device: torch.device, ranks: Ranks
+    ) -> None:
+        self.folder = folder
+        """What it was loaded from: its tokenizer and configuration are those of every version."""
         self.dtype = dtype
         self.device = device
         self.ranks = ranks
+        if ranks.size == 1:
+            self.model = load_model(folder)
+        else:
+            full = ranks.together(lambda: load_model(folder) if ranks.rank == 0 else None)
+            self.model = ranks.together(lambda: skeleton(folder))
+        if frozen:
+            _freeze(self.model, dtype)
+        if recompute:
+            recompute_activations(self.model, copied=ranks.size == 1 and dtype != torch.float32)
         self._scorer = Scorer(self.model).eval()
-        if ranks.size > 1:
-            shards.shard(self._scorer, blocks=shards.blocks_of(model), ranks=ranks, dtype=dtype, device=device)
+        if ranks.size == 1:
+            self.model.to(device)
+        else:
+            shards.shard(self._scorer, blocks=shards.blocks_of(self.model), ranks=ranks, dtype=dtype, device=device)
+            shards.fill(self.model, full, ranks=ranks, device=device)
 
     @classmethod
     def trainable(
@@ -57,21 +75,14 @@ class Policy:
 
         Raises InvalidSpec for a folder that is no model.
         """
-        model = ranks.together(lambda: load_model(folder))
-        if recompute:
-            recompute_activations(model, copied=ranks.size == 1 and dtype != torch.float32)
-        policy = cls(model, dtype=dtype, device=device, ranks=ranks)
+        policy = cls(folder, frozen=False, recompute=recompute, dtype=dtype, device=device, ranks=ranks)
         policy._check_scores(folder)
         return policy
 
     @classmethod
     def frozen(cls, folder: Path, *, dtype: torch.dtype, device: torch.device, ranks: Ranks = ALONE) -> Policy:
         """Parameters in `dtype`, without gradient; buffers as in a trainable policy, so both compute the same."""
-        model = ranks.together(lambda: load_model(folder))
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(dtype)
-        return cls(model, dtype=dtype, device=device, ranks=ranks)
+        return cls(folder, frozen=True, recompute=False, dtype=dtype, device=device, ranks=ranks)
 
     @property
     def vocabulary(self) -> int:
@@ -130,39 +141,12 @@ class Policy:
         mask_RT = torch.ones(1, 7, dtype=torch.bool, device=self.device)
         ours, own = (self._call(ids_RW, mask_RT, plain=plain)[0] for plain in (False, True))
         difference = (ours - own).abs().max().item()
-        if not difference < _SAME_SCORE[self.dtype]:
+        if not difference < TOLERANCES[self.dtype]:
             why = f"its logits are more than a scaled or capped linear layer (scores differ by {difference:.3g} nats)"
-            raise _no_model(folder, why)
+            raise no_model(folder, why)
 
 
-def load_model(folder: Path) -> Any:
-    """The model of a Hugging Face folder in float32 on the CPU. Reads safetensors only and runs no code of the folder.
-
-    It stays in eval mode: dropout would make the policy differ from the one that generated.
-    Raises InvalidSpec when the folder holds no complete model.
-    """
-    if not (folder / "config.json").is_file():
-        raise _no_model(folder, "there is no config.json in it")
-    if not list(folder.glob("*.safetensors")):
-        raise _no_model(folder, "there are no *.safetensors in it")
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _no_model(folder, f"{type(error).__name__}: {error}") from error
-    # A weight that the files lack would train from random numbers, and nobody would notice.
-    if missing := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
-        raise _no_model(folder, f"its files lack {len(missing)} weights or have them in another shape: {missing[:3]}")
-    return model.eval()
-
-
-def _no_model(folder: Path, why: str) -> InvalidSpec:
-    return InvalidSpec(
-        [FieldProblem("model.path", f"{folder} cannot be loaded: {why}", "a Hugging Face causal language model folder")]
-    )
+def _freeze(model: Any, dtype: torch.dtype) -> None:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.to(dtype)

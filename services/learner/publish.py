@@ -13,13 +13,10 @@ import torch
 from safetensors import SafetensorError
 
 from services.learner.batch import TokenRows
-from services.learner.policy import DTYPES, Policy
-from syncline import checkpoints, ids
+from services.learner.policy import DTYPES, TOLERANCES, Policy
+from syncline import ids, published
+from syncline.storage import Storage
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
-
-TOLERANCES = {"float32": 1e-3, "bfloat16": 0.35}
-"""Largest difference of a log-probability between honest engines, in nats: float32 engines were seen to differ by
-1e-5, bfloat16 ones by 0.1 to 0.2 on sharp random models."""
 
 _PROBE_TOKENS = 32
 _SHARD_SIZE = "2GB"  # safetensors holds the interpreter lock while it writes a file; between files leases are renewed
@@ -38,9 +35,7 @@ _COPIED = (
 )
 
 
-def publish(
-    policy: Policy, *, run_id: str, run_dir: Path, version: int, dtype: str, seed_folder: Path
-) -> CheckpointHandle:
+def publish(policy: Policy, *, run_id: str, storage: Storage, version: int, dtype: str) -> CheckpointHandle:
     """Write `version` where all services see it. Publishing the same weights again changes nothing.
 
     Above one rank all take part, and rank 0 alone writes. Raises CheckpointError when the storage refuses.
@@ -53,13 +48,12 @@ def publish(
             policy.model.save_pretrained(folder, state_dict=weights, max_shard_size=_SHARD_SIZE)
         except SafetensorError as error:  # its own class, also for a full disk
             raise OSError(str(error)) from error
-        _describe(folder, dtype=dtype, seed_folder=seed_folder)
+        _describe(folder, dtype=dtype, seed_folder=policy.folder)
         return {"run_id": run_id, "version": version, "dtype": dtype, "probe": proof}
 
     def written() -> str:
-        folder = checkpoints.version_folder(run_dir, version)
-        checkpoints.write_folder(folder, write)
-        return checkpoints.handle_of(folder).SerializeToString().hex()
+        storage.write(published.name_of(version), write)
+        return published.handle_of(storage, version).SerializeToString().hex()
 
     return CheckpointHandle.FromString(bytes.fromhex(policy.ranks.on_first(written)))
 
@@ -78,7 +72,7 @@ def probe(policy: Policy, *, dtype: str) -> dict[str, Any]:
         num_tokens=len(token_ids),
     )
     log_probs_RT, _ = policy.score(rows)
-    return {"token_ids": token_ids, "log_probs": log_probs_RT[0].tolist(), "tolerance": TOLERANCES[dtype]}
+    return {"token_ids": token_ids, "log_probs": log_probs_RT[0].tolist(), "tolerance": TOLERANCES[DTYPES[dtype]]}
 
 
 def _describe(folder: Path, *, dtype: str, seed_folder: Path) -> None:

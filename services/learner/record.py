@@ -1,4 +1,4 @@
-"""Keeps the groups of a step that was trained, in the run's folder, for export."""
+"""Keeps the groups of a step that was trained, on the run's storage, for export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from services.learner.batch import PlannedGroup
 from services.learner.door import rewards_of
 from services.learner.resume import Run
 from syncline import recording
-from syncline.errors import RunFailed
+from syncline.errors import RunFailed, StorageError
 from syncline.rollout_rows import row_of
 
 
@@ -25,9 +25,9 @@ def record_step(run: Run, groups: Sequence[PlannedGroup], *, step: int) -> None:
         if not group.scored.dropped_cause
     ]
     try:
-        recording.write_step(run.dir, step, rows)
-    except OSError as error:
+        recording.write_step(run.storage, step, rows)
+    except StorageError as error:
         raise RunFailed(
-            f"the rollouts of step {step} could not be recorded: {error}. Free space or mend the storage, then resume "
-            "the run: it goes on from its saved state (a run with rollouts.record: false keeps none)"
+            f"the rollouts of step {step} could not be recorded: {error.message}; then resume the run: it goes on from "
+            "its saved state (a run with rollouts.record: false keeps none)"
         ) from error

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from services.learner.batch import PlannedGroup
-from services.learner.door import VERDICTS, rewards_of
+from services.learner.door import rewards_of
 from services.learner.step import Update
 from syncline.v1.learner_service_pb2 import SampleRecord, StepReport, TaskReport
+from syncline.wire_names import FINAL_VERDICTS
 
 _TASKS_SHOWN = 2
 
@@ -55,7 +56,7 @@ def _task_report(
         groups=len(groups),
         dropped=Counter(group.plan.cause for group in groups if not group.plan.rows),
         reward_mean=sum(rewards) / len(rewards) if rewards else 0.0,
-        verdicts=Counter(VERDICTS[verdict.status] for group in groups for verdict in group.scored.verdicts),
+        verdicts=Counter(FINAL_VERDICTS[verdict.status] for group in groups for verdict in group.scored.verdicts),
         pairs=sum(len(group.plan.pairs) for group in groups),
         length_mean=sum(lengths) / len(lengths) if lengths else 0.0,
         metrics={**metrics, **({"raw_reward": _raw_mean(groups)} if shaped and rewards else {})},
@@ -96,7 +97,7 @@ def _record(group: PlannedGroup, index: int, *, role: str) -> SampleRecord:
         completion=rollout.samples[index].text,
         answer=rollout.task.answer,
         reward=verdict.score,
-        verdict=VERDICTS[verdict.status],
+        verdict=FINAL_VERDICTS[verdict.status],
         role=role,
         generator=rollout.generator,
     )

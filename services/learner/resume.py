@@ -1,13 +1,11 @@
-"""Opening a run: the seed model, or the newest saved state that can be trusted, and what is published on disk."""
+"""Opening a run: the seed model, or the newest saved state that can be trusted, and what is published."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 import torch
@@ -22,10 +20,12 @@ from services.learner.reference import Reference
 from services.learner.retention import is_published, sync_versions_at
 from services.learner.settings import LearnerSettings
 from services.learner.step import Trainer
-from syncline import checkpoints, recording
-from syncline.algo.registry import build_algorithm
-from syncline.errors import CheckpointError, FieldProblem, InvalidSpec
+from syncline import published, recording, seeds
+from syncline.algorithmspec import build_algorithm
+from syncline.cache import Cache
+from syncline.errors import CheckpointError
 from syncline.runspec import RunSpec
+from syncline.storage import Storage
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
 
 log = structlog.get_logger()
@@ -37,11 +37,9 @@ class Run:
 
     id: str
     spec: RunSpec
-    dir: Path
-
-    @property
-    def seed_folder(self) -> Path:
-        return Path(self.spec.model.path)
+    storage: Storage
+    cache: Cache
+    """For local copies of a remote seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +56,9 @@ class Opened:
 def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks = ALONE) -> Opened:
     """Load the seed, go on from the newest usable state, and publish what generators need to start.
 
-    Afterwards the disk holds the run as it was at `first_step`: what an earlier attempt made beyond it is deleted,
-    as this attempt makes it anew. All ranks open a run together; what is on disk is for rank 0 to judge and to change.
-    Raises InvalidSpec or CheckpointError.
+    Afterwards its storage holds the run as it was at `first_step`: what an earlier attempt made beyond it is deleted,
+    as this attempt makes it anew. All ranks open a run together; what is there is for rank 0 to judge and to change.
+    Raises InvalidSpec or CheckpointError, and what `seeds.fetch` raises.
     """
     started = time.monotonic()
     trainer = _seed_trainer(run, settings=settings, stop=stop, ranks=ranks)
@@ -72,23 +70,18 @@ def open_run(run: Run, *, settings: LearnerSettings, stop: threading.Event, rank
     ranks.on_first(lambda: _sweep(run))
     if first_step not in verified and first_step > 0 and is_published(run.spec, first_step):
         publish_version(run, trainer.policy, version=first_step)
-    folders = [checkpoints.version_folder(run.dir, version) for version in checkpoints.published(run.dir)]
-    published = tuple(checkpoints.handle_of(folder) for folder in folders) if ranks.rank == 0 else ()
-    history = state.history_of(run.dir, first_step) if ranks.rank == 0 and first_step > 0 else History()
+    handles: tuple[CheckpointHandle, ...] = ()
+    history = History()
+    if ranks.rank == 0:
+        handles = tuple(published.handle_of(run.storage, version) for version in published.versions(run.storage))
+        history = state.history_of(run.storage, first_step) if first_step > 0 else history
     log.info("run_opened", run=run.id, first_step=first_step, seconds=round(time.monotonic() - started, 3))
-    return Opened(trainer, first_step, published, history)
+    return Opened(trainer, first_step, handles, history)
 
 
 def publish_version(run: Run, policy: Policy, *, version: int) -> CheckpointHandle:
     """Publish the policy as `version` of the run; all ranks together."""
-    return publish(
-        policy,
-        run_id=run.id,
-        run_dir=run.dir,
-        version=version,
-        dtype=run.spec.model.dtype,
-        seed_folder=run.seed_folder,
-    )
+    return publish(policy, run_id=run.id, storage=run.storage, version=version, dtype=run.spec.model.dtype)
 
 
 def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event, ranks: Ranks) -> Trainer:
@@ -98,20 +91,18 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
     if ranks.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)  # of this thread: collectives use the current one
     _make_deterministic(spec.seed, threads=settings.torch_threads)
-    try:
-        algorithm = build_algorithm(spec.algorithm.model_dump())
-    except ValueError as error:
-        raise InvalidSpec([FieldProblem("algorithm", str(error), "options that fit together")]) from error
+    # Rank 0 alone reads the weights: see Policy.
+    seed = ranks.together(lambda: seeds.fetch(spec.model.path, cache=run.cache, weights=ranks.rank == 0))
     policy = Policy.trainable(
-        run.seed_folder,
+        seed.folder,
         dtype=dtype,
         device=device,
         ranks=ranks,
         recompute=spec.model.activation_checkpointing,
     )
     reference = Reference(
-        seed_folder=run.seed_folder,
-        run_dir=run.dir,
+        seed_folder=seed.folder,
+        storage=run.storage,
         sync=spec.reference.sync,
         dtype=dtype,
         device=device,
@@ -122,7 +113,7 @@ def _seed_trainer(run: Run, *, settings: LearnerSettings, stop: threading.Event,
         policy=policy,
         reference=reference,
         optimizer=build_optimizer(policy, spec.optimizer),
-        algorithm=algorithm,
+        algorithm=build_algorithm(spec.algorithm),
         micro_batch_tokens=settings.micro_batch_tokens,
         stop=stop,
         ranks=ranks,
@@ -142,31 +133,32 @@ def _make_deterministic(seed: int, *, threads: int) -> None:
 def _verified_versions(run: Run) -> set[int]:
     """Published versions whose every byte is right; damaged ones are deleted, so that they can be published anew."""
     verified = set()
-    for version in checkpoints.published(run.dir):
-        folder = checkpoints.version_folder(run.dir, version)
+    for version in published.versions(run.storage):
+        name = published.name_of(version)
         try:
-            meta = checkpoints.verify_folder(folder).meta
+            meta = run.storage.check(name).meta
             if (meta.get("run_id"), meta.get("version")) != (run.id, version):
-                raise CheckpointError(f"{folder} is version {meta.get('version')} of run {meta.get('run_id')}")
+                where = run.storage.place_of(name)
+                raise CheckpointError(f"{where} is version {meta.get('version')} of run {meta.get('run_id')}")
             verified.add(version)
         except CheckpointError as error:
             log.warning("checkpoint_discarded", version=version, error=error.message)
-            _delete([folder])
+            run.storage.delete([name])
     return verified
 
 
 def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> int:
     """Step of the newest state that is whole and whose rollouts can be made; 0 leaves the seed."""
     ranks = trainer.ranks
-    for step in reversed(ranks.on_first(lambda: state.saved_steps(run.dir))):
+    for step in reversed(ranks.on_first(lambda: state.saved_steps(run.storage))):
         try:
             if step > run.spec.steps:
                 raise CheckpointError(f"the run has {run.spec.steps} steps")
-            ranks.on_first(lambda step=step: state.verify(run.dir, step, run_id=run.id))  # type: ignore[misc]
+            ranks.on_first(lambda step=step: state.verify(run.storage, step, run_id=run.id))  # type: ignore[misc]
             needed = {version for version in sync_versions_at(run.spec, step) if 0 < version < step}
             if lost := sorted(needed - verified):
                 raise CheckpointError(f"step {step} needs version {lost[0]}, which is not published any more")
-            state.restore(trainer, run_dir=run.dir, step=step)
+            state.restore(trainer, storage=run.storage, step=step)
         except CheckpointError as error:
             log.warning("state_skipped", step=step, error=error.message)
         else:
@@ -175,21 +167,17 @@ def _restore_newest(run: Run, trainer: Trainer, *, verified: set[int]) -> int:
 
 
 def _delete_beyond(run: Run, step: int) -> None:
-    versions = [version for version in checkpoints.published(run.dir) if version > step]
-    steps = [saved for saved in state.saved_steps(run.dir) if saved > step]
+    versions = [version for version in published.versions(run.storage) if version > step]
+    steps = [saved for saved in state.saved_steps(run.storage) if saved > step]
     if versions or steps:
         log.info("abandoned_future_deleted", step=step, versions=versions, states=steps)
-    _delete(checkpoints.version_folder(run.dir, version) for version in versions)
-    _delete(state.folder_of(run.dir, saved) for saved in steps)
-    recording.forget_from(run.dir, step)
+    run.storage.delete([published.name_of(version) for version in versions])
+    run.storage.delete([state.name_of(saved) for saved in steps])
+    recording.forget_from(run.storage, step)
 
 
 def _sweep(run: Run) -> None:
     """What a killed attempt was writing or deleting would stay for ever, gigabytes at a time."""
-    left = [path for name in ("checkpoints", "state") for path in checkpoints.sweep(run.dir / name)]
+    left = [place for parent in (published.FOLDER, state.FOLDER) for place in run.storage.sweep(parent)]
     if left:
-        log.info("leftovers_deleted", paths=[str(path) for path in left])
-
-
-def _delete(folders: Iterable[Path]) -> None:
-    checkpoints.prune(folders, keep=0)
+        log.info("leftovers_deleted", left=left)

@@ -6,7 +6,7 @@ takes plain tensors and leaves them alone, so that code for one rank and for man
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,31 @@ def shard(root: Any, *, blocks: Sequence[Any], ranks: Ranks, dtype: torch.dtype,
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction
+
+
+@torch.no_grad()
+def fill(model: Any, full: Any | None, *, ranks: Ranks, device: torch.device) -> None:
+    """Copy the numbers of `full`, an unsharded twin that rank 0 has, into the shards of `model`.
+
+    One tensor at a time goes to all ranks, so none but rank 0 ever holds more than its shards and one tensor.
+    """
+    from torch import distributed
+
+    numbers = None if full is None else dict(_tensors(full))
+    for name, target in _tensors(model):
+        if numbers is None:
+            tensor = torch.empty(target.shape, dtype=target.dtype, device=device)
+        else:
+            tensor = numbers[name].to(device=device, dtype=target.dtype).contiguous()
+        distributed.broadcast(tensor, src=0)
+        piece = piece_of([tensor], rank=ranks.rank, size=ranks.size) if is_sharded(target) else tensor
+        local(target).copy_(piece)
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by name, tied ones once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def blocks_of(model: Any) -> list[Any]:

@@ -1,6 +1,8 @@
 """Training states: all that a run needs to go on as if nothing had happened. Safetensors and JSON, never pickle.
 
-    run_dir/state/step-000050/   manifest.json  state.json  history.jsonl  tensors-*.safetensors
+On the run's storage:
+
+    state/step-000050/   manifest.json  state.json  history.jsonl  tensors-*.safetensors
 
 Above one rank each writes its own shards, as `rank-00001-tensors-*.safetensors`, and the manifest says how many ranks
 there were. A run goes on with any number of ranks: where it differs, shards are put together and cut anew.
@@ -12,9 +14,7 @@ prompts, seeds and pairs follow from the run's seed and the step.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +31,27 @@ from services.learner.step import Trainer
 from syncline import checkpoints
 from syncline.errors import CheckpointError
 from syncline.runspec import RunSpec
+from syncline.storage import Parts, Storage, prune
 
 log = structlog.get_logger()
+FOLDER = "state"
 _HISTORY = "history.jsonl"
 _SHARD_BYTES = 2 << 30  # see publish: the interpreter lock is held while a file is written
 
 
-def folder_of(run_dir: Path, step: int) -> Path:
-    return run_dir / "state" / f"step-{step:06d}"
+def name_of(step: int) -> str:
+    """What a state is called on the run's storage."""
+    return f"{FOLDER}/step-{step:06d}"
 
 
-def saved_steps(run_dir: Path) -> list[int]:
+def saved_steps(storage: Storage) -> list[int]:
     """Steps with a complete state, oldest first."""
-    found = (run_dir / "state").glob("step-[0-9]*")
-    return sorted(int(path.name.removeprefix("step-")) for path in found if (path / checkpoints.MANIFEST).is_file())
+    numbers = (name.rpartition("/step-")[2] for name in storage.folders(FOLDER))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def save(
-    trainer: Trainer, *, run_id: str, spec: RunSpec, run_dir: Path, step: int, history: History | None = None
+    trainer: Trainer, *, run_id: str, spec: RunSpec, storage: Storage, step: int, history: History | None = None
 ) -> None:
     """Write the state before `step` and delete all but the newest `checkpoints.keep`; rank 0 has the `history`.
 
@@ -56,55 +59,56 @@ def save(
     """
     ranks = trainer.ranks
     about = {"run_id": run_id, "next_step": step, "steps": spec.steps, "sync": spec.sync.model_dump(mode="json")}
+    parts: Parts = {}
     if ranks.size > 1:
         about["ranks"] = ranks.size
-        parts = Path(ranks.on_first(lambda: str(_parts_folder(run_dir, step))))
-        names = chain.from_iterable(ranks.gather(ranks.together(lambda: _write_part(trainer, parts))))
+        ranks.on_first(lambda: storage.clear_parts(name_of(step)))
+        part = ranks.together(lambda: storage.write_part(name_of(step), lambda folder: _write_tensors(trainer, folder)))
+        written = ranks.gather({name: list(found) for name, found in part.items()})
+        parts = {name: (size, sha256) for one in written for name, (size, sha256) in one.items()}
 
     def write(folder: Path) -> Mapping[str, Any]:
-        if ranks.size > 1:
-            for name in names:
-                (parts / name).rename(folder / name)
-            parts.rmdir()
-        else:
+        if ranks.size == 1:
             _write_tensors(trainer, folder)
         (folder / "state.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         (folder / _HISTORY).write_text((history or History()).text(), encoding="utf-8")
         return about
 
     def finish() -> None:
-        checkpoints.write_folder(folder_of(run_dir, step), write)
-        checkpoints.prune([folder_of(run_dir, saved) for saved in saved_steps(run_dir)], keep=spec.checkpoints.keep)
+        storage.write(name_of(step), write, parts=parts)
+        prune(storage, [name_of(saved) for saved in saved_steps(storage)], keep=spec.checkpoints.keep)
 
     ranks.on_first(finish)
 
 
-def verify(run_dir: Path, step: int, *, run_id: str) -> None:
+def verify(storage: Storage, step: int, *, run_id: str) -> None:
     """Check every byte of a state, and that it tells what was trained. Raises CheckpointError."""
-    manifest = checkpoints.verify_folder(folder_of(run_dir, step))
-    history_of(run_dir, step)
+    manifest = checkpoints.read_manifest(storage.stage(name_of(step)))
+    history_of(storage, step)
     if (manifest.meta.get("run_id"), manifest.meta.get("next_step")) != (run_id, step):
-        raise CheckpointError(f"{folder_of(run_dir, step)} is the state of {dict(manifest.meta)}, not of {run_id}")
+        raise CheckpointError(
+            f"{storage.place_of(name_of(step))} is the state of {dict(manifest.meta)}, not of {run_id}"
+        )
 
 
-def history_of(run_dir: Path, step: int) -> History:
+def history_of(storage: Storage, step: int) -> History:
     """What trained before `step`, of a verified state. Raises CheckpointError when it does not tell all of it."""
-    folder = folder_of(run_dir, step)
+    place = storage.place_of(name_of(step))
     try:
-        found = History.parse((folder / _HISTORY).read_text(encoding="utf-8"))
+        found = History.parse((storage.local(name_of(step)) / _HISTORY).read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{folder} does not tell what was trained: {error}") from error
+        raise CheckpointError(f"{place} does not tell what was trained: {error}") from error
     if len(found) != step:
-        raise CheckpointError(f"{folder} tells of {len(found)} steps, not of {step}")
+        raise CheckpointError(f"{place} tells of {len(found)} steps, not of {step}")
     return found
 
 
-def restore(trainer: Trainer, *, run_dir: Path, step: int) -> None:
+def restore(trainer: Trainer, *, storage: Storage, step: int) -> None:
     """Put a verified state into the trainer's policy, optimizer and random generators.
 
     Raises CheckpointError, with nothing changed, when it belongs to another model.
     """
-    tensors = trainer.ranks.together(lambda: _fitting(trainer, folder_of(run_dir, step)))
+    tensors = trainer.ranks.together(lambda: _fitting(trainer, storage.local(name_of(step))))
     parameters = trainer.policy.named_parameters()
     with torch.no_grad():
         for name, parameter in parameters:
@@ -156,25 +160,6 @@ def _open(folder: Path, rank: int, saved_by: int) -> dict[str, Any]:
 
 def _prefix(rank: int, size: int) -> str:
     return "tensors-" if size == 1 else f"rank-{rank:05d}-tensors-"
-
-
-def _parts_folder(run_dir: Path, step: int) -> Path:
-    """An empty folder for the shards of all ranks; what an attempt left there that died is deleted."""
-    parts = run_dir / "state" / f".step-{step:06d}.parts"
-    try:
-        for left in (run_dir / "state").glob(".step-*.parts"):
-            shutil.rmtree(left)
-        parts.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(f"{parts} could not be made: {error}; free space or mend the storage") from error
-    return parts
-
-
-def _write_part(trainer: Trainer, folder: Path) -> list[str]:
-    try:
-        return _write_tensors(trainer, folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder} could not be written: {error}; free space or mend the storage") from error
 
 
 def _write_tensors(trainer: Trainer, folder: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """One update, top to bottom.
 
-The summed loss of all groups is divided by a denominator that is known before the first forward (paper section 8.6),
-so the gradient does not depend on how the step is cut into micro-batches, nor on which rank forwards which of them.
+The summed loss of all groups is divided by a denominator that is known before the first forward (all prompts of the
+step, as in fairseq2, the paper's own code). So the gradient does not depend on how the step is cut into micro-batches,
+nor on which rank forwards which of them.
 """
 
 from __future__ import annotations

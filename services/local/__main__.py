@@ -62,8 +62,15 @@ async def _run(folder: StackFolder, options: Options, *, lifeline: bool) -> None
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     if lifeline:
-        loop.add_reader(sys.stdin, stop.set)  # nobody writes: readable means that the other end is gone
+        loop.add_reader(sys.stdin, _on_lifeline, loop, stop)
     await Supervisor(folder, options).run(stop)
+
+
+def _on_lifeline(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """The other end is gone, and the stack goes with it; unless it said a word before: then the stack stays."""
+    loop.remove_reader(sys.stdin)
+    if not os.read(sys.stdin.fileno(), 16):
+        stop.set()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,10 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=Path(".run"), help="where state, logs and runs lie")
     parser.add_argument("--port", type=int, default=8080, help="port of the REST API on 127.0.0.1")
     parser.add_argument("--generators", type=int, default=1, help="inference processes to start with")
-    parser.add_argument("--engine", choices=["vllm", "transformers"], default="vllm")
+    parser.add_argument("--engine", default="vllm", help="of the inference processes, by its name there")
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="folder of seed models and prompt files")
     parser.add_argument("--reward-model", type=Path, help="folder of a reward model to serve at the port after --port")
-    parser.add_argument("--lifeline", action="store_true", help="stop when standard input is closed")
+    parser.add_argument(
+        "--lifeline", action="store_true", help="stop when standard input is closed, unless something was written there"
+    )
     return parser
 
 

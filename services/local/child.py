@@ -16,14 +16,14 @@ from services.local.guardian import Guardian
 from services.local.processes import MARK, kill_all
 from services.local.programs import Program
 from services.local.readiness import until_ready
+from syncline.backoff import Backoff
 from syncline.errors import PeerTimeout, Unavailable
 
 log = structlog.get_logger()
 Phase = Literal["new", "starting", "ready", "waiting to restart", "stopping", "stopped"]
 
-_FIRST_BACKOFF_S = 0.5
-_LONGEST_BACKOFF_S = 30.0
-_FORGIVEN_AFTER_S = 60.0  # a child that ran this long starts over with the first backoff
+_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
+_FORGIVEN_AFTER_S = 60.0  # a child that ran this long starts over with the first pause
 
 
 class Child:
@@ -79,17 +79,17 @@ class Child:
 
     async def keep(self) -> None:
         """Start the child anew whenever it ends, as a cluster would; runs until cancelled."""
-        backoff_s = _FIRST_BACKOFF_S
+        pauses = _BACKOFF.pauses()
         while True:
             assert self._process is not None, "start comes before keep"
             code = await self._process.wait()
             self._bury()
             if time.monotonic() - self._started_at > _FORGIVEN_AFTER_S:
-                backoff_s = _FIRST_BACKOFF_S
-            log.warning("child_ended", child=self.name, cause=_cause(code), restart_in_s=backoff_s)
+                pauses = _BACKOFF.pauses()
+            pause_s = next(pauses)
+            log.warning("child_ended", child=self.name, cause=_cause(code), restart_in_s=pause_s)
             self._enter("waiting to restart")
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+            await asyncio.sleep(pause_s)
             self.restarts += 1
             try:
                 await self.start()

@@ -10,12 +10,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from services.local import model_server, valkey
 from services.local.folder import StackFolder
 
-Engine = Literal["vllm", "transformers"]
 STOP_GRACE_S = 8.0
 _NOT_FOR_CHILDREN = ("SYNCLINE_METRICS_BIND", "SYNCLINE_ADVERTISE")  # one value cannot serve several processes
 
@@ -26,7 +24,7 @@ class Options:
 
     port: int = 8080
     generators: int = 1
-    engine: Engine = "vllm"
+    engine: str = "vllm"
     project: Path = field(default_factory=Path.cwd)
     """Folder that seed models and prompt files may come from, unless the environment names others."""
     redis_url: str = ""

@@ -14,16 +14,16 @@ from services.reward.servicer import RewardServicer
 from services.reward.settings import RewardSettings
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.worker import RewardWorker
-from syncline import ids, lifecycle, rpc, streams, telemetry
-from syncline.errors import SynclineError, Unavailable
+from syncline import ids, lifecycle, rpc, streams
+from syncline.errors import Unavailable
 from syncline.membership import Registration
-from syncline.settings import load
 from syncline.v1.reward_service_pb2 import DESCRIPTOR
 from syncline.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_server
 
 
 async def serve(settings: RewardSettings) -> int:
     member_id = settings.member_id or ids.new_member_id("reward")
+    structlog.contextvars.bind_contextvars(member=member_id)
     redis = streams.connect(settings.redis_url.get_secret_value())
     pool = VerifierPool(workers=settings.verifier_workers, limits=settings.limits, wall_s=settings.check_wall_s)
     endpoints = Endpoints(keys_dir=settings.keys_dir)
@@ -36,7 +36,7 @@ async def serve(settings: RewardSettings) -> int:
         groups_in_flight=settings.groups_in_flight,
     )
     server = rpc.Server(settings.bind, advertise=settings.advertise)
-    servicer = RewardServicer(scorer, pool=pool, member_id=member_id, error=lambda: worker.error or pool.error)
+    servicer = RewardServicer(scorer, pool=pool, member_id=member_id, error=lambda: worker.trouble or pool.error)
     server.add(
         add_RewardServiceServicer_to_server, servicer, name=DESCRIPTOR.services_by_name["RewardService"].full_name
     )
@@ -46,7 +46,6 @@ async def serve(settings: RewardSettings) -> int:
         role="reward",
         id=member_id,
         address=server.address,
-        host=settings.hostname(),
         ttl_s=settings.membership_ttl_s,
         status=worker.status,
     )
@@ -64,7 +63,6 @@ async def serve(settings: RewardSettings) -> int:
         await pool.ready.wait()  # a verifier that fails its self-test gives no verdict at all
         await worker.run()
 
-    structlog.get_logger().info("listening", address=server.address, id=member_id)
     return await lifecycle.run_service(
         server=server,
         workers={"verifier": pool.run, "stream": score_stream, "registration": registration.run},
@@ -76,13 +74,7 @@ async def serve(settings: RewardSettings) -> int:
 
 
 def main() -> int:
-    settings = load(RewardSettings)
-    telemetry.setup("reward", settings)
-    try:
-        return asyncio.run(serve(settings))
-    except SynclineError as error:
-        structlog.get_logger().error("cannot_start", code=error.code, error=error.message)
-        return 1
+    return lifecycle.main("reward", RewardSettings, lambda settings: asyncio.run(serve(settings)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,14 +21,14 @@ from typing import Any, Literal, TypeVar
 import httpx
 
 from services.reward.metrics import CHECK_SECONDS, RETRIES
+from syncline.backoff import Backoff
 from syncline.errors import Unavailable
-from syncline.rewardspec import Endpoint
+from syncline.rewardspec import EndpointSpec
 
 Answer = TypeVar("Answer")
 
 _ATTEMPTS = 4
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 20.0
+_BACKOFF = Backoff(first_s=0.5, longest_s=20.0, jitter=0.5)
 _CONNECT_S = 10.0
 _SHOWN_CHARS = 200
 
@@ -63,13 +62,15 @@ class _Again(Exception):
 class Endpoints:
     """Calls the endpoints of all groups. Limits are per endpoint and hold across groups and runs."""
 
-    def __init__(self, *, keys_dir: Path | None = None, pause_s: float = _FIRST_PAUSE_S) -> None:
+    def __init__(self, *, keys_dir: Path | None = None, backoff: Backoff = _BACKOFF) -> None:
         self._keys_dir = keys_dir
-        self._pause_s = pause_s
+        self._backoff = backoff
         self._gates: dict[tuple[str, int, float | None], _Gate] = {}
         self._client: httpx.AsyncClient | None = None
 
-    async def post(self, spec: Endpoint, url: str, body: Mapping[str, Any], *, read: Callable[[Any], Answer]) -> Answer:
+    async def post(
+        self, spec: EndpointSpec, url: str, body: Mapping[str, Any], *, read: Callable[[Any], Answer]
+    ) -> Answer:
         """Send `body` and return what `read` makes of the decoded answer.
 
         A `read` that raises KeyError, IndexError, TypeError or ValueError says that the answer has the wrong form:
@@ -79,19 +80,20 @@ class Endpoints:
         key = self._key(spec)
         gate = self._gate(spec)
         deadline = time.monotonic() + 2 * spec.timeout_s
+        pauses = self._backoff.pauses()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 async with gate.turn():
                     return await self._attempt(spec, url, body, key, read)
             except _Again as failed:
                 RETRIES.labels(spec.type).inc()
-                pause_s = max(failed.pause_s, _pause(attempt, self._pause_s))
+                pause_s = max(failed.pause_s, next(pauses))
                 if attempt == _ATTEMPTS or time.monotonic() + pause_s >= deadline:
                     raise Unavailable(f"{failed} (attempts: {attempt})") from None
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def _gate(self, spec: Endpoint) -> _Gate:
+    def _gate(self, spec: EndpointSpec) -> _Gate:
         """Tasks that give an endpoint the same limits share them; a task that changes them starts afresh."""
         limits = (spec.endpoint, spec.concurrency, spec.requests_per_minute)
         if limits not in self._gates:
@@ -105,7 +107,7 @@ class Endpoints:
 
     async def _attempt(
         self,
-        spec: Endpoint,
+        spec: EndpointSpec,
         url: str,
         body: Mapping[str, Any],
         key: str,
@@ -135,7 +137,7 @@ class Endpoints:
             said = _shown(response.text, key)
             raise _Again(f"{url} gave an answer of the wrong form ({type(error).__name__}: {said!r})") from None
 
-    def _key(self, spec: Endpoint) -> str:
+    def _key(self, spec: EndpointSpec) -> str:
         """The API key that the spec names. Read anew for each request, as a mounted secret may be rotated."""
         if spec.key is None:
             return ""
@@ -152,7 +154,7 @@ class Endpoints:
 class _Gate:
     """How many requests an endpoint has at a time, and how soon after each other they start."""
 
-    def __init__(self, spec: Endpoint) -> None:
+    def __init__(self, spec: EndpointSpec) -> None:
         self._room = asyncio.Semaphore(spec.concurrency)
         self._apart_s = 60.0 / spec.requests_per_minute if spec.requests_per_minute is not None else 0.0
         self._next_start = 0.0
@@ -166,7 +168,7 @@ class _Gate:
             yield
 
 
-def _failure(response: httpx.Response, spec: Endpoint, key: str) -> Exception:
+def _failure(response: httpx.Response, spec: EndpointSpec, key: str) -> Exception:
     """What a status other than 200 means."""
     status, said = response.status_code, _message(response, key)
     if status in _TRY_AGAIN:
@@ -204,14 +206,9 @@ def _shown(text: str, key: str) -> str:
 def _retry_after_s(response: httpx.Response) -> float:
     """Seconds that the server asks us to wait, within reason; the form with a date is not read."""
     try:
-        return min(_LONGEST_PAUSE_S, max(0.0, float(response.headers.get("retry-after", 0.0))))
+        return min(_BACKOFF.longest_s, max(0.0, float(response.headers.get("retry-after", 0.0))))
     except ValueError:
         return 0.0
-
-
-def _pause(attempt: int, first_s: float) -> float:
-    """Doubling, with jitter, so that many groups do not come back at once."""
-    return float(min(_LONGEST_PAUSE_S, first_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5))
 
 
 def _words(error: httpx.TransportError) -> str:

@@ -22,8 +22,7 @@ from services.reward.metrics import JUDGMENTS
 from services.reward.verdicts import Item, Verdict
 from syncline.errors import Unavailable
 from syncline.ids import derived_seed
-from syncline.rewardspec import JudgeReward as JudgeSpec
-from syncline.rewardspec import RewardSpec
+from syncline.rewardspec import JudgeSpec, RewardSpec
 
 Read = Callable[[Reply], Judgment]
 Question = tuple[str, str, str, float, float, int, int]

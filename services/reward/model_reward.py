@@ -17,8 +17,7 @@ from services.reward.endpoints import Endpoints, Refused
 from services.reward.metrics import JUDGMENTS
 from services.reward.verdicts import Item, Verdict
 from syncline.errors import Unavailable
-from syncline.rewardspec import RewardModelReward as ModelSpec
-from syncline.rewardspec import RewardSpec
+from syncline.rewardspec import ModelSpec, RewardSpec
 
 
 class ModelReward:

@@ -29,7 +29,7 @@ from services.reward.verdicts import Item, Verdict, messages_of
 from services.reward.verifiers.pool import VerifierPool
 from syncline import telemetry
 from syncline.errors import FieldProblem, InvalidSpec, SynclineError
-from syncline.rewardspec import JudgeReward, RewardSpec
+from syncline.rewardspec import JudgeSpec, RewardSpec
 from syncline.settings import load
 
 _ROWS_AT_ONCE = 256
@@ -121,7 +121,7 @@ class RowScorer:
 
 def _rows_alone(spec: RewardSpec) -> None:
     """Raise InvalidSpec for a reward that compares answers: the rows of a file are of different prompts."""
-    if isinstance(spec, JudgeReward) and spec.mode != "pointwise":
+    if isinstance(spec, JudgeSpec) and spec.mode != "pointwise":
         problem = f"{spec.mode} compares answers to one prompt, and each row is alone"
         raise InvalidSpec([FieldProblem("reward.mode", problem, "'pointwise'")])
 

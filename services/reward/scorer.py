@@ -72,7 +72,7 @@ class Scorer:
 
 def _shaped(verdict: Verdict, spec: RewardSpec, item: Item) -> Verdict:
     """What has a number is shaped, a wrong answer like a right one."""
-    if verdict.score is None or verdict.status == "unavailable":
+    if verdict.score is None:
         return verdict
     score = shaped(verdict.score, spec.shaping, tokens=item.tokens, max_tokens=item.max_tokens)
     return replace(verdict, raw_score=verdict.score, score=score)
@@ -83,5 +83,5 @@ def _parsed(reward_json: str) -> RewardSpec:
     try:
         return _REWARD_SPEC.validate_json(reward_json)
     except ValidationError as error:
-        found = problems_of(error.errors(include_url=False))
+        found = problems_of(error.errors(include_url=False), RewardSpec)
         raise InvalidSpec([replace(one, path=f"reward.{one.path}".removesuffix(".$")) for one in found]) from None

@@ -5,20 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from syncline.errors import FieldProblem, InvalidSpec
 from syncline.rewardspec import RewardSpec
 from syncline.v1 import rollout_pb2 as pb
-
-Status = Literal["scored", "unparsable", "timeout", "unavailable"]
-
-_WIRE: dict[Status, pb.VerdictStatus] = {
-    "scored": pb.VERDICT_STATUS_SCORED,
-    "unparsable": pb.VERDICT_STATUS_UNPARSABLE,
-    "timeout": pb.VERDICT_STATUS_TIMEOUT,
-    "unavailable": pb.VERDICT_STATUS_UNAVAILABLE,
-}
+from syncline.wire_names import VERDICT_STATUS, VerdictName
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +32,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of the attempt to score a sample (design, contract 8)."""
+    """What became of the attempt to score a sample. Only `unavailable` is worth another attempt."""
 
-    status: Status
-    score: float | None = 0.0
+    status: VerdictName
+    score: float | None = None
     """None: there is no number, and the sample trains nothing. Unparsable and timeout are 0 by a verifier, which
     says that the answer is wrong, and None by a judge or a reward model, which says nothing of the answer."""
     raw_score: float = 0.0
@@ -54,8 +46,8 @@ class Verdict:
 
     def to_message(self) -> pb.Verdict:
         return pb.Verdict(
-            status=_WIRE[self.status],
-            score=None if self.status == "unavailable" else self.score,
+            status=VERDICT_STATUS[self.status],
+            score=self.score,
             raw_score=self.raw_score,
             cause=self.cause,
             seconds=self.seconds,

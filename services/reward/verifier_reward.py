@@ -17,7 +17,7 @@ from services.reward.verifiers.registry import VERIFIERS
 from services.reward.verifiers.verifier import Verifier
 from services.reward.verifiers.wire import Outcome, Question
 from syncline.errors import FieldProblem, InvalidSpec, Unavailable
-from syncline.rewardspec import RewardSpec, VerifierReward
+from syncline.rewardspec import RewardSpec, VerifierSpec
 
 log = structlog.get_logger()
 
@@ -54,7 +54,8 @@ class Verification:
         And, also without items, when there is no such verifier or when it does not take these options.
         """
         chosen = _chosen(spec)
-        questions = [self._question(chosen, item) for item in items]
+        golds = {answer: self._gold(chosen, answer) for answer in {item.answer for item in items}}
+        questions = [self._question(chosen, item, gold=golds[item.answer]) for item in items]
         found: dict[Question, Verdict] = {}
         waiting: dict[Question, asyncio.Future[Outcome]] = {}
         for question in questions:
@@ -66,15 +67,27 @@ class Verification:
         if waiting:
             # Wait, which cancels nothing: another group may wait for the same outcome when this one is given up.
             await asyncio.wait(waiting.values())
-        found |= {question: self._verdict(spec, question, outcome) for question, outcome in waiting.items()}
-        too_long = Verdict("unparsable", cause=self._too_long(chosen))
+        found |= {question: self._verdict(question, outcome) for question, outcome in waiting.items()}
+        seconds = CHECK_SECONDS.labels(spec.type)
+        for question in waiting:
+            if found[question].status != "unavailable":
+                seconds.observe(found[question].seconds)
+        too_long = Verdict("unparsable", score=0.0, cause=self._too_long(chosen))
         return [too_long if question is None else found[question] for question in questions]
 
-    def _question(self, chosen: _Chosen, item: Item) -> Question | None:
+    def _gold(self, chosen: _Chosen, answer: str) -> str:
+        """The gold answer of a group as its verifier wants it. Raises InvalidSpec."""
+        if chosen.verifier.needs_answer and not answer.strip():
+            raise _bad_gold(answer, f"{chosen.name} needs a gold answer")
+        gold = chosen.verifier.cut_gold(answer)
+        longest = self._longest(chosen)
+        if len(gold) > longest:
+            raise _bad_gold(gold, f"has {len(gold)} characters, and {longest} are checked")
+        return gold
+
+    def _question(self, chosen: _Chosen, item: Item, *, gold: str) -> Question | None:
         """What to ask of one sample; None when it is too long to be looked at."""
         verifier = chosen.verifier
-        if verifier.needs_answer and not item.answer.strip():
-            raise _bad_gold(item.answer, f"{chosen.name} needs a gold answer")
         answer: str | None = item.completion
         if verifier.cut is not None:
             answer = verifier.cut(item.completion, longest=self._answer_chars)
@@ -82,12 +95,15 @@ class Verification:
             answer = None
         if answer is None:
             return None
-        return Question(chosen.name, verifier.cut_gold(item.answer), answer, chosen.options)
+        return Question(chosen.name, gold, answer, chosen.options)
+
+    def _longest(self, chosen: _Chosen) -> int:
+        """Characters of what is checked: of a part that is cut out, or of a whole completion."""
+        return self._answer_chars if chosen.verifier.cut is not None else self._completion_chars
 
     def _too_long(self, chosen: _Chosen) -> str:
-        if chosen.verifier.cut is not None:
-            return f"answer above {self._answer_chars} characters"
-        return f"completion above {self._completion_chars} characters"
+        what = "answer" if chosen.verifier.cut is not None else "completion"
+        return f"{what} above {self._longest(chosen)} characters"
 
     def _recall(self, question: Question) -> Verdict | None:
         verdict = self._known.get(question)
@@ -103,12 +119,11 @@ class Verification:
             asked.add_done_callback(lambda _: self._asked.pop(question, None))
         return asked
 
-    def _verdict(self, spec: RewardSpec, question: Question, asked: asyncio.Future[Outcome]) -> Verdict:
+    def _verdict(self, question: Question, asked: asyncio.Future[Outcome]) -> Verdict:
         try:
             outcome = asked.result()
         except Unavailable as error:
             return Verdict("unavailable", cause=error.message)
-        CHECK_SECONDS.labels(spec.type).observe(outcome.seconds)
         if outcome.status == "gold":
             raise _bad_gold(question.gold, f"cannot be read by {question.verifier}: {outcome.cause}")
         if outcome.bug and outcome.cause not in self._bugs:
@@ -123,7 +138,7 @@ class Verification:
 
 
 def _chosen(spec: RewardSpec) -> _Chosen:
-    if not isinstance(spec, VerifierReward):
+    if not isinstance(spec, VerifierSpec):
         return _Chosen("math", VERIFIERS["math"], "{}")
     verifier = VERIFIERS.get(spec.name)
     if verifier is None:

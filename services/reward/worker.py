@@ -3,7 +3,8 @@
 A group leaves in one of three ways. Scored: to the learner, or to the coordinator for an
 evaluation. Dropped, without samples: its gold answer cannot be read, so no retry can help and
 nothing may be learned from it. Failed: the entry itself is broken; after three deliveries it
-is a dead letter. A group whose reward is down stays here, leased, until the reward is back.
+is a dead letter. A group whose reward is down stays here, leased, until the reward is back or
+its run is over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -24,7 +26,9 @@ from services.reward.metrics import GROUPS
 from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict, messages_of
 from syncline import keys
+from syncline.backoff import Backoff
 from syncline.errors import InvalidSpec
+from syncline.insist import insist
 from syncline.rewardspec import RewardSpec
 from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
 from syncline.v1 import rollout_pb2 as pb
@@ -35,18 +39,18 @@ Reply = TypeVar("Reply")
 _POLL_S = 0.5
 """Longest blocking read; a drain waits for it, as a read that is cut off may lose what it was given."""
 _HAND_BACK_S = 2.0
+_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
+"""Of a reward that is unavailable."""
 _GOLD_UNPARSABLE = "scoring: gold_unparsable"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """Pauses between attempts: doubling, bounded."""
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Why a group has no reward yet."""
 
-    first_s: float = 0.5
-    longest_s: float = 30.0
-
-    def pause_s(self, attempt: int) -> float:
-        return min(self.longest_s, self.first_s * 2.0 ** min(attempt, 30))
+    run_id: str
+    cause: str
+    since: float
 
 
 class RewardWorker:
@@ -60,8 +64,7 @@ class RewardWorker:
         consumer: str,
         lease_s: float,
         groups_in_flight: int,
-        reward_backoff: Backoff = Backoff(),
-        redis_backoff: Backoff = Backoff(first_s=0.1, longest_s=2.0),
+        backoff: Backoff = _BACKOFF,
     ) -> None:
         self.groups: Counter[str] = Counter()
         """Groups by what became of them."""
@@ -69,15 +72,14 @@ class RewardWorker:
         """The last failure in words."""
         self._scorer = scorer
         self._groups_in_flight = groups_in_flight
-        self._reward_backoff = reward_backoff
-        self._redis_backoff = redis_backoff
+        self._backoff = backoff
         self._consumer = StreamConsumer(
             redis, stream=keys.ROLLOUTS, group=keys.REWARD_GROUP, consumer=consumer, lease_s=lease_s
         )
         self._held: dict[str, Entry] = {}
-        self._waiting: dict[str, str] = {}  # entry id -> why its reward is unavailable
-        self._waiting_since = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, _Wait] = {}  # by entry id
+        self._scoring: set[str] = set()  # entry ids
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by entry id
         self._stop = asyncio.Event()
         self._finish_s = 0.0
         self._stopped = asyncio.Event()
@@ -87,7 +89,7 @@ class RewardWorker:
         """Take and score groups until drained or cancelled; either way what is unfinished is handed back."""
         self._stopped.clear()
         try:
-            async with self._consumer.leased(self._held):
+            async with self._consumer.leased(self._held, lost=self._let_go):
                 while not self._stop.is_set():
                     entries = await self._take()
                     if self._stop.is_set():  # the read was under way
@@ -106,7 +108,7 @@ class RewardWorker:
         await self._stopped.wait()
 
     def status(self) -> Mapping[str, Any]:
-        """What the fleet shows of this member; `waiting` is there only while a reward is down."""
+        """What the fleet shows of this member; `waiting` says by run why it waits, only while a reward is down."""
         status: dict[str, Any] = {
             "rewards": self._scorer.offers,
             "phase": "waiting" if self._waiting else "scoring" if self._held else "idle",
@@ -116,16 +118,28 @@ class RewardWorker:
         if self.error:
             status["error"] = self.error
         if self._waiting:
-            causes = "; ".join(sorted(set(self._waiting.values())))
-            seconds = time.monotonic() - self._waiting_since
-            status["waiting"] = f"no reward for {seconds:.0f} s (groups held: {len(self._waiting)}): {causes}"
+            status["waiting"] = {run_id: self._why_it_waits(run_id) for run_id in self._runs_waiting()}
         return status
+
+    @property
+    def trouble(self) -> str:
+        """What goes wrong at the moment, in words."""
+        return "; ".join(self.status().get("waiting", {}).values()) or self.error
+
+    def _runs_waiting(self) -> list[str]:
+        return sorted({wait.run_id for wait in self._waiting.values()})
+
+    def _why_it_waits(self, run_id: str) -> str:
+        waits = [wait for wait in self._waiting.values() if wait.run_id == run_id]
+        seconds = time.monotonic() - min(wait.since for wait in waits)
+        causes = "; ".join(sorted({wait.cause for wait in waits}))
+        return f"no reward for {seconds:.0f} s (groups held: {len(waits)}): {causes}"
 
     async def _take(self) -> list[Entry]:
         """Groups to start on. Those that wait for a reward leave room for others, whose reward may be up."""
         working = len(self._held) - len(self._waiting)
         if working >= self._groups_in_flight or len(self._held) >= 16 * self._groups_in_flight:
-            await asyncio.wait(self._tasks, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._tasks.values(), timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
             return []
         return await self._insist(
             lambda: self._consumer.take(self._groups_in_flight - working, wait_s=_POLL_S), otherwise=[]
@@ -134,15 +148,23 @@ class RewardWorker:
     def _start(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._held[entry.id] = entry
-            task = asyncio.create_task(self._work(entry))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = self._tasks[entry.id] = asyncio.create_task(self._work(entry))
+            task.add_done_callback(partial(self._ended, entry))
+
+    def _ended(self, entry: Entry, task: asyncio.Task[None]) -> None:
+        del self._tasks[entry.id]
+
+    def _let_go(self, entry: Entry) -> None:
+        """Nobody wants this verdict from us any more: its run is over, or another consumer has the group."""
+        if entry.id in self._scoring:  # and not in the midst of its hand-over
+            self._tasks[entry.id].cancel()
+            self._count("lost")
 
     async def _finish(self) -> None:
         """Groups in work may still be scored; those that wait for a reward that is down may wait elsewhere."""
         deadline = time.monotonic() + self._finish_s
         while len(self._tasks) > len(self._waiting) and (left_s := deadline - time.monotonic()) > 0:
-            await asyncio.wait(self._tasks, timeout=min(left_s, _POLL_S), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._tasks.values(), timeout=min(left_s, _POLL_S), return_when=asyncio.FIRST_COMPLETED)
 
     async def _work(self, entry: Entry) -> None:
         try:
@@ -156,12 +178,15 @@ class RewardWorker:
             except InvalidSpec as error:
                 await self._fail(entry, cause=f"unknown reward: {error.message}")
                 return
+            self._scoring.add(entry.id)
             try:
                 scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
             except InvalidSpec as error:
                 log.warning("group_dropped", cause=_GOLD_UNPARSABLE, error=error.message, **_place(group))
                 self._count("dropped")
                 scored = _dropped(group)
+            finally:
+                self._scoring.discard(entry.id)
             await self._hand_over(entry, group, scored)
         except Exception as error:  # the boundary: one group must not take the service down
             log.error("group_failed", exc_info=error)
@@ -173,7 +198,7 @@ class RewardWorker:
     async def _verdicts(self, entry: Entry, items: Sequence[Item], spec: RewardSpec) -> list[pb.Verdict]:
         """A verdict for every sample. Waits as long as the reward is down: `unavailable` never leaves this service."""
         verdicts: dict[int, Verdict] = {}
-        attempt = 0
+        pauses = self._backoff.pauses()
         while missing := [index for index in range(len(items)) if index not in verdicts]:
             given = await self._scorer.score(spec, [items[index] for index in missing])
             down = [verdict.cause for verdict in given if verdict.status == "unavailable"]
@@ -182,15 +207,14 @@ class RewardWorker:
             }
             if down:
                 self._wait_for(entry, f"{spec.place}: {down[0]}")
-                await asyncio.sleep(self._reward_backoff.pause_s(attempt))
-                attempt += 1
+                await asyncio.sleep(next(pauses))
         return [verdicts[index].to_message() for index in range(len(items))]
 
     def _wait_for(self, entry: Entry, cause: str) -> None:
         if not self._waiting:
-            self._waiting_since = time.monotonic()
-            log.warning("reward_unavailable", cause=cause)
-        self._waiting[entry.id] = self.error = cause
+            log.warning("reward_unavailable", cause=cause, run=entry.run_id)
+        known = self._waiting.get(entry.id)
+        self._waiting[entry.id] = _Wait(entry.run_id, cause, known.since if known else time.monotonic())
 
     async def _hand_over(self, entry: Entry, group: pb.RolloutGroup, scored: pb.ScoredGroup) -> None:
         run_id = group.task.key.run_id
@@ -209,29 +233,20 @@ class RewardWorker:
 
     async def _insist(self, call: Callable[[], Awaitable[Reply]], *, otherwise: Reply) -> Reply:
         """Call Redis until it answers; `otherwise` when the service stops before that."""
-        attempt = 0
-        while True:
-            try:
-                reply = await call()
-            except (RedisError, *CONNECTION_ERRORS) as error:
-                if self._stop.is_set():
-                    return otherwise
-                if attempt == 0:
-                    self.error = f"Redis does not answer: {error}"
-                    log.warning("redis_unavailable", error=str(error))
-                await asyncio.sleep(self._redis_backoff.pause_s(attempt))
-                attempt += 1
-            else:
-                if attempt:
-                    self.error = ""
-                    log.info("redis_answers_again")
-                return reply
+        try:
+            return await insist(call, tell=self._tell, give_up=self._stop.is_set)
+        except (RedisError, *CONNECTION_ERRORS):
+            return otherwise
+
+    def _tell(self, trouble: str) -> None:
+        self.error = trouble
 
     async def _hand_back(self) -> None:
         unfinished = list(self._held.values())
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._give_back(unfinished)
 
     async def _give_back(self, entries: Sequence[Entry]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 
 def listening(address: str) -> tuple[str, int]:
@@ -20,3 +21,11 @@ def bracketed(address: str) -> str:
     if ":" in host and not address.startswith(("unix:", "[")):
         return f"[{host}]{colon}{port}"
     return address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as URLs and settings write it, is this machine and reachable from no other."""
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

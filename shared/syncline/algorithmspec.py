@@ -1,18 +1,39 @@
 """The algorithms of a run spec, each with the options that it has: an option of another one is an unknown key.
 
-Defaults are the paper's (arXiv 2506.21495, Table 4 for verifiable tasks). What they mean is in syncline.algo.
+A new algorithm is one file in syncline.algo, its options here as a model that names what is in that file, and the line
+of the model in `AlgorithmSpec`. Defaults are the paper's (arXiv 2506.21495, Table 4 for verifiable tasks), and stand
+nowhere else. Sections and equations are the paper's; what the options mean is in syncline.algo.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from syncline.rewardspec import Part
+from syncline.errors import FieldProblem
+from syncline.spec_part import Part
+
+if TYPE_CHECKING:
+    from syncline.algo.algorithm import Algorithm
 
 
-class Preference(Part):
+class AlgorithmOptions(Part):
+    """Base of the options of an algorithm."""
+
+    objective: ClassVar[str]
+    """module:Class of the `syncline.algo.algorithm.Algorithm`, whose fields are these options. A text, so that reading
+    a run spec loads no torch."""
+    name: str
+
+    def problems(self) -> Iterator[FieldProblem]:
+        """Options that contradict each other, by their paths within the algorithm."""
+        yield from ()
+
+
+class PreferenceOptions(AlgorithmOptions):
     """Options that all preference losses share."""
 
     beta: float = Field(default=0.1, gt=0.0)
@@ -20,30 +41,33 @@ class Preference(Part):
     length_normalize: bool = False
     """Use mean instead of summed log-probabilities."""
     nll_weight: float = Field(default=0.0, ge=0.0)
-    """Weight of the negative log-likelihood of the chosen response (DPO + NLL, section 3.5)."""
+    """Weight of the negative log-likelihood of the chosen response (DPO + NLL, section B.2)."""
     entropy_weight: float = Field(default=0.0, ge=0.0)
-    """Weight of the entropy bonus (section 3.6)."""
+    """Weight of the entropy bonus (section B.2)."""
     importance_cap: float | None = Field(default=None, gt=0.0)
     """Truncated importance sampling on trainer/generator log-probabilities; null turns it off."""
     normalize: Literal["prompts", "pairs"] = "prompts"
-    """Divide the summed loss by all prompts of the step (the paper), or by the pairs that were found."""
+    """Divide the summed loss by all prompts of the step (as fairseq2 does), or by the pairs that were found."""
 
 
-class DPO(Preference):
-    """Direct preference optimization on one pair a prompt (section 3.1)."""
+class DPO(PreferenceOptions):
+    """Direct preference optimization on one pair a prompt (eq. 3)."""
 
+    objective = "syncline.algo.dpo:DPO"
     name: Literal["dpo"]
 
 
-class GroupDPO(Preference):
-    """DPO averaged over all correct x incorrect pairs of a prompt (section 3.3)."""
+class GroupDPO(PreferenceOptions):
+    """DPO averaged over all correct x incorrect pairs of a prompt (eq. 4)."""
 
+    objective = "syncline.algo.group_dpo:GroupDPO"
     name: Literal["group_dpo"]
 
 
-class GRPO(Part):
-    """Group relative policy optimization, without length bias (section 3.2)."""
+class GRPO(AlgorithmOptions):
+    """Group relative policy optimization, without length bias (section 2.1, eq. 1)."""
 
+    objective = "syncline.algo.grpo:GRPO"
     name: Literal["grpo"]
     beta: float = Field(default=0.001, ge=0.0)
     """Coefficient of the k3 KL estimate against the reference."""
@@ -56,10 +80,15 @@ class GRPO(Part):
     entropy_weight: float = Field(default=0.0, ge=0.0)
     importance_cap: float | None = Field(default=None, gt=0.0)
 
+    def problems(self) -> Iterator[FieldProblem]:
+        if self.clip is not None and self.importance_cap is not None:
+            yield FieldProblem("clip", "clip and importance_cap are two cures for the same ratio", "one of the two")
 
-class GroupDPOGRPO(Preference):
-    """GroupDPO + grpo_weight x GRPO (section 3.4)."""
 
+class GroupDPOGRPO(PreferenceOptions):
+    """GroupDPO + grpo_weight x GRPO (sections 4.2 and B.2)."""
+
+    objective = "syncline.algo.group_dpo_grpo:GroupDPOGRPO"
     name: Literal["group_dpo_grpo"]
     grpo_weight: float = Field(default=0.01, ge=0.0)
     """alpha of the combined loss; the paper tried 0.01 and 0.001."""
@@ -68,4 +97,14 @@ class GroupDPOGRPO(Preference):
     scale_rewards: bool = False
 
 
-AlgorithmSpec = Annotated[DPO | GroupDPO | GRPO | GroupDPOGRPO, Field(discriminator="name")]
+AlgorithmSpec = Annotated[
+    DPO | GroupDPO | GRPO | GroupDPOGRPO,
+    Field(discriminator="name"),
+]
+
+
+def build_algorithm(options: AlgorithmOptions) -> Algorithm:
+    """The algorithm with these options. Loads torch."""
+    module, _, name = options.objective.partition(":")
+    objective = getattr(import_module(module), name)
+    return cast("Algorithm", objective(**options.model_dump(exclude={"name"})))

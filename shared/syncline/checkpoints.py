@@ -15,14 +15,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from syncline.errors import CheckpointError, DigestMismatch
-from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -41,16 +40,14 @@ class Manifest:
     """name -> (bytes, SHA-256)."""
 
 
-def version_folder(run_dir: Path, version: int) -> Path:
-    """Where the weights of a version are published."""
-    return run_dir / "checkpoints" / f"v{version:06d}"
-
-
-def write_folder(target: Path, write: Callable[[Path], Mapping[str, Any]]) -> Manifest:
+def write_folder(
+    target: Path, write: Callable[[Path], Mapping[str, Any]], *, parts: Mapping[str, tuple[int, str]] | None = None
+) -> Manifest:
     """Let `write` fill a temporary folder and return its meta data, then make it appear as `target`.
 
-    An existing `target` with the same manifest is left alone (publishing is idempotent); a
-    different one is replaced. Raises CheckpointError when the disk is full or refuses.
+    `parts` are files that others wrote, with bytes and SHA-256: the manifest names them, here or not. An existing
+    `target` with the same manifest is left alone (publishing is idempotent); a different one is
+    replaced. Raises CheckpointError when the disk is full or refuses.
     """
     temporary = target.parent / f".{target.name}.tmp-{uuid.uuid4().hex[:8]}"
     try:
@@ -60,7 +57,8 @@ def write_folder(target: Path, write: Callable[[Path], Mapping[str, Any]]) -> Ma
         for name in names:
             (temporary / name).chmod(0o644)  # some writers create 0600; other services read as another user
             _fsync(temporary / name)
-        files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in _digests(temporary, names).items()}
+        own = digests(temporary, [name for name in names if name not in (parts or {})])
+        files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in {**own, **(parts or {})}.items()}
         text = json.dumps({"format": FORMAT, "meta": meta, "files": files}, indent=1, sort_keys=True) + "\n"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         _fsync(temporary / MANIFEST)
@@ -79,14 +77,19 @@ def read_manifest(folder: Path) -> Manifest:
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{folder} has no readable {MANIFEST} ({error}); it is no complete checkpoint") from error
+    return parse_manifest(text, of=str(folder))
+
+
+def parse_manifest(text: bytes, *, of: str) -> Manifest:
+    """The content of a manifest.json; `of` says whose it is. Raises CheckpointError."""
     try:
         data = json.loads(text)
         files = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in data["files"].items()}
         if data["format"] != FORMAT:
-            raise CheckpointError(f"{folder}: manifest format {data['format']}, this version reads {FORMAT}")
+            raise CheckpointError(f"{of}: manifest format {data['format']}, this version reads {FORMAT}")
         return Manifest(digest=hashlib.sha256(text).hexdigest(), meta=data["meta"], files=files)
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}/{MANIFEST} is damaged ({error!r}); use an older checkpoint") from error
+        raise CheckpointError(f"{of}/{MANIFEST} is damaged ({error!r}); use an older checkpoint") from error
 
 
 def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
@@ -100,77 +103,50 @@ def verify_folder(folder: Path, *, digest: str | None = None) -> Manifest:
         raise DigestMismatch(f"{folder}/{MANIFEST} has digest {manifest.digest}, the handle says {digest}")
     try:
         present = {path.name for path in folder.iterdir()} - {MANIFEST}
-        digests = _digests(folder, sorted(present & set(manifest.files)))
+        found = digests(folder, sorted(present & set(manifest.files)))
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be read: {error}") from error
     if extra := present - set(manifest.files):
         raise DigestMismatch(f"{folder} holds {sorted(extra)}, which the manifest does not name")
     if missing := set(manifest.files) - present:
         raise DigestMismatch(f"{folder} lacks {sorted(missing)}")
-    for name, found in digests.items():
-        if found != manifest.files[name]:
+    for name, (size, sha256) in found.items():
+        if (size, sha256) != manifest.files[name]:
             raise DigestMismatch(
-                f"{folder / name} is {found[0]} bytes with SHA-256 {found[1]}, "
+                f"{folder / name} is {size} bytes with SHA-256 {sha256}, "
                 f"the manifest says {manifest.files[name][0]} bytes with {manifest.files[name][1]}"
             )
     return manifest
 
 
-def handle_of(folder: Path) -> CheckpointHandle:
-    """The handle that names a published folder, from its manifest."""
-    manifest = read_manifest(folder)
-    meta = manifest.meta
-    return CheckpointHandle(
-        run_id=meta["run_id"],
-        version=meta["version"],
-        uri=folder.resolve().as_uri(),
-        manifest_digest=manifest.digest,
-        dtype=meta["dtype"],
-        probe=Probe(
-            token_ids=meta["probe"]["token_ids"],
-            log_probs=meta["probe"]["log_probs"],
-            tolerance=meta["probe"]["tolerance"],
-        ),
-    )
+def digests(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each file; files in parallel, as hashing releases the interpreter lock."""
+    with ThreadPoolExecutor(max_workers=min(8, len(names) or 1)) as pool:
+        return dict(zip(names, pool.map(lambda name: _digest(folder / name), names), strict=True))
 
 
-def stage(handle: CheckpointHandle) -> Path:
-    """A local folder with the verified bytes of a handle; nothing else has been touched yet.
+def write_part(folder: Path, fill: Callable[[Path], Sequence[str]]) -> dict[str, tuple[int, str]]:
+    """Let `fill` write files into a folder and return their names; they, as a manifest has them.
 
-    Raises DigestMismatch or CheckpointError.
+    Raises CheckpointError when the disk is full or refuses.
     """
-    scheme, _, path = handle.uri.partition("://")
-    if scheme != "file":
-        raise CheckpointError(f"cannot fetch {handle.uri}: only file:// URIs on shared storage are supported")
-    folder = Path(path)
-    verify_folder(folder, digest=handle.manifest_digest)
-    return folder
+    try:
+        return digests(folder, fill(folder))
+    except OSError as error:
+        raise CheckpointError(f"{folder} could not be written: {error}; free space or mend the storage") from error
 
 
-def published(run_dir: Path) -> list[int]:
-    """Versions with a complete folder, oldest first."""
-    root = run_dir / "checkpoints"
-    if not root.is_dir():
-        return []
-    return sorted(int(path.name[1:]) for path in root.glob("v[0-9]*") if (path / MANIFEST).is_file())
-
-
-def prune(folders: Iterable[Path], *, keep: int, in_use: Iterable[Path] = ()) -> list[Path]:
-    """Delete all but the newest `keep` of `folders` (oldest first) and those in use; returns what went.
-
-    Raises CheckpointError when the storage refuses.
-    """
-    protected = set(in_use)
-    ordered = list(folders)
-    gone = [folder for folder in ordered[: max(0, len(ordered) - keep)] if folder not in protected]
-    for folder in gone:
+def delete_folders(folders: Iterable[Path]) -> None:
+    """Delete folders, those that are not there included. Raises CheckpointError when the storage refuses."""
+    for folder in folders:
         doomed = folder.parent / f".{folder.name}.del-{uuid.uuid4().hex[:8]}"
         try:
             folder.rename(doomed)  # first out of sight, so that nobody starts to read a folder that is going away
+        except FileNotFoundError:
+            continue
         except OSError as error:
             raise CheckpointError(f"{folder} could not be deleted: {error}; mend the storage") from error
         shutil.rmtree(doomed, ignore_errors=True)
-    return gone
 
 
 def write_text(path: Path, text: str) -> None:
@@ -213,12 +189,6 @@ def _replace(temporary: Path, target: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
     temporary.rename(target)
     _fsync(target.parent)
-
-
-def _digests(folder: Path, names: list[str]) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file; files in parallel, as hashing releases the interpreter lock."""
-    with ThreadPoolExecutor(max_workers=min(8, len(names) or 1)) as pool:
-        return dict(zip(names, pool.map(lambda name: _digest(folder / name), names), strict=True))
 
 
 def _digest(path: Path) -> tuple[int, str]:

@@ -22,7 +22,7 @@ def derived_seed(*parts: int | str) -> int:
 
 
 def sample_seed(run_seed: int, *, step: int, prompt_index: int, sample_index: int) -> int:
-    """Seed of one training sample (design, contract 6)."""
+    """Seed of one training sample: whoever generates it, in which batch and at which attempt, it comes out the same."""
     return derived_seed(run_seed, "sample", step, prompt_index, sample_index)
 
 

@@ -1,8 +1,10 @@
 """How a service lives: start, be ready, drain on SIGTERM, leave with a true exit code.
 
+`main` is the whole process, from its settings to its exit code; `run_service` is its life in the event loop.
+
 The first SIGTERM or SIGINT turns readiness off and drains; a second one exits at once.
-A worker that ends by itself or raises takes the whole service down: half a service that
-still answers health checks is worse than none.
+A worker that ends by itself or raises takes the whole service down, and so does whoever asks for
+readiness: half a service that still answers health checks is worse than none.
 """
 
 from __future__ import annotations
@@ -11,15 +13,18 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from syncline import settings, telemetry
 from syncline.errors import SynclineError
+from syncline.settings import Settings
 
 log = structlog.get_logger()
 Worker = Callable[[], Awaitable[None]]
 _READINESS_PERIOD_S = 1.0
+_CLOSE_S = 10.0  # below what a pod gets on top of its grace, so that the exit code is still ours
 
 
 class Endpoint(Protocol):
@@ -30,6 +35,22 @@ class Endpoint(Protocol):
     async def stop(self, grace_s: float) -> None: ...
 
 
+def main(service: str, kind: type[Settings], run: Callable[[Settings], int], **fixed: Any) -> int:
+    """Load the settings, set up logs and metrics, run; returns the exit code, with the cause of a failure in the log.
+
+    `fixed` are settings that the environment has no say in.
+    """
+    chosen = settings.load(kind, **fixed)
+    telemetry.setup(service, chosen)
+    try:
+        return run(chosen)
+    except SynclineError as error:
+        log.error("cannot_start", code=error.code, error=error.message)
+    except Exception as error:  # a bug; the exit code is ours all the same
+        log.error("ended_by_a_bug", exc_info=error)
+    return 1
+
+
 async def run_service(
     *,
     server: Endpoint,
@@ -38,36 +59,42 @@ async def run_service(
     drain: Worker | None = None,
     close: Worker | None = None,
     grace_s: float = 20.0,
+    close_s: float = _CLOSE_S,
 ) -> int:
     """Run until a signal or a failed worker; returns the exit code.
 
     `server` has been started, as workers need its address. `ready` raises a SynclineError while
-    the service cannot do its work; it is asked every second. `drain` stops taking work and
-    gives back what is not finished; `close` frees what the service holds, engines included.
+    the service cannot do its work; it is asked every second, and any other error of it ends the service.
+    `drain` stops taking work and gives back what is not finished, within `grace_s`; `close` frees what
+    the service holds, engines included, within `close_s`.
     """
     stop = _stop_on_signals()
-    tasks = {asyncio.ensure_future(worker()): name for name, worker in workers.items()}
-    readiness = asyncio.create_task(_follow_readiness(server, ready), name="readiness")
+    readiness = asyncio.ensure_future(_follow_readiness(server, ready))
+    tasks = {readiness: "readiness"} | {asyncio.ensure_future(worker()): name for name, worker in workers.items()}
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         code = _exit_code({task: name for task, name in tasks.items() if task in done})
         readiness.cancel()
         await server.set_ready(False)
-        try:
-            async with asyncio.timeout(grace_s):
-                if drain is not None:
-                    await drain()
-        except TimeoutError:
-            log.warning("drain_ran_out_of_time", grace_s=grace_s)
+        if drain is not None:
+            await _within(grace_s, drain, "drain_ran_out_of_time")
         return code
     finally:
-        for task in (*tasks, readiness, stopping):
+        for task in (*tasks, stopping):
             task.cancel()
-        await asyncio.gather(*tasks, readiness, stopping, return_exceptions=True)
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
         await server.stop(grace_s=1.0)
         if close is not None:
-            await close()
+            await _within(close_s, close, "close_ran_out_of_time")
+
+
+async def _within(seconds: float, work: Worker, complaint: str) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await work()
+    except TimeoutError:
+        log.warning(complaint, seconds=seconds)
 
 
 def _exit_code(ended: Mapping[asyncio.Future[None], str]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -43,6 +45,9 @@ class Member:
     """What the role wants to show: phase, run, version, error, counters."""
 
 
+_RECORD = TypeAdapter(Member)  # keys that it does not know are left out
+
+
 class Registration:
     """Keeps one member registered. `status` is asked anew at each beat."""
 
@@ -53,12 +58,13 @@ class Registration:
         role: Role,
         id: str,
         address: str,
-        host: str,
         ttl_s: float,
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._redis = redis
-        self._member = Member(id=id, role=role, address=address, host=host, pid=os.getpid(), started_at=time.time())
+        self._member = Member(
+            id=id, role=role, address=address, host=socket.gethostname(), pid=os.getpid(), started_at=time.time()
+        )
         self._ttl_s = ttl_s
         self._status = status
         self._news = asyncio.Event()
@@ -98,9 +104,19 @@ class Registration:
 
 
 async def members(redis: Redis, role: Role) -> list[Member]:
-    """Live members of a role, oldest first."""
+    """Live members of a role, oldest first.
+
+    In a rolling upgrade they are not all of this version: what newer ones say beyond it is left out, and one whose
+    record does not fit is logged and not seen.
+    """
     names = [name async for name in redis.scan_iter(match=keys.members_pattern(role), count=1000)]
     if not names:
         return []
-    records = [json.loads(value) for value in await redis.mget(names) if value is not None]
-    return sorted((Member(**record) for record in records), key=lambda member: (member.started_at, member.id))
+    found: list[Member] = []
+    for name, record in zip(names, await redis.mget(names), strict=True):
+        try:
+            if record is not None:
+                found.append(_RECORD.validate_json(record))
+        except ValidationError as error:
+            log.warning("member_not_understood", key=name, error=str(error))
+    return sorted(found, key=lambda member: (member.started_at, member.id))

@@ -1,6 +1,6 @@
-"""The rollouts that a run trained on, kept in its folder: one file a step, there in full or not at all.
+"""The rollouts that a run trained on, kept on its storage: one file a step, there in full or not at all.
 
-    <run folder>/rollouts/step-000012.jsonl.gz      rows as in `syncline.rollout_rows`, in the order of prompt indices
+    rollouts/step-000012.jsonl.gz      rows as in `syncline.rollout_rows`, in the order of prompt indices
 
 A run that goes on from a saved state writes the steps that it repeats anew, over what was there.
 """
@@ -8,40 +8,39 @@ A run that goes on from a saved state writes the steps that it repeats anew, ove
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from syncline import checkpoints
 from syncline.rollout_rows import RolloutRow
+from syncline.storage import Storage
 
+_FOLDER = "rollouts"
+_NAME = re.compile(rf"{_FOLDER}/step-(\d+)\.jsonl\.gz")
 _COMPRESSION = 3  # token ids and numbers: higher levels cost more seconds than they save bytes
 
 
-def write_step(run_dir: Path, step: int, rows: Iterable[RolloutRow]) -> None:
-    """Record one step; equal rows give equal bytes. Raises OSError, and leaves what was there before."""
+def write_step(storage: Storage, step: int, rows: Iterable[RolloutRow]) -> None:
+    """Record one step; equal rows give equal bytes. Raises StorageError, and leaves what was there before."""
     lines = "".join(f"{row.model_dump_json()}\n" for row in rows)
-    path = _path(run_dir, step)
-    path.parent.mkdir(exist_ok=True)
-    checkpoints.write_bytes(path, gzip.compress(lines.encode(), _COMPRESSION, mtime=0))
+    storage.write_file(_name_of(step), gzip.compress(lines.encode(), _COMPRESSION, mtime=0))
 
 
-def recorded_steps(run_dir: Path) -> list[int]:
+def recorded_steps(storage: Storage) -> list[int]:
     """Steps that are recorded, in order."""
-    return sorted(int(path.name[5:-9]) for path in (run_dir / "rollouts").glob("step-[0-9]*.jsonl.gz"))
+    found = (_NAME.fullmatch(name) for name in storage.files(_FOLDER))
+    return sorted(int(match[1]) for match in found if match)
 
 
-def read_step(run_dir: Path, step: int) -> Iterator[str]:
-    """The rows of one step as lines of JSON, line ends included."""
-    with gzip.open(_path(run_dir, step), "rt", encoding="utf-8", newline="\n") as lines:
-        yield from lines
+def read_step(storage: Storage, step: int) -> Iterator[str]:
+    """The rows of one step as lines of JSON, line ends included. Raises NotFound and StorageError."""
+    text = gzip.decompress(storage.read_file(_name_of(step))).decode()
+    return (f"{line}\n" for line in text.split("\n")[:-1])
 
 
-def forget_from(run_dir: Path, step: int) -> None:
+def forget_from(storage: Storage, step: int) -> None:
     """Delete what is recorded of `step` and later ones."""
-    for beyond in recorded_steps(run_dir):
-        if beyond >= step:
-            _path(run_dir, beyond).unlink(missing_ok=True)
+    storage.delete_files(_name_of(beyond) for beyond in recorded_steps(storage) if beyond >= step)
 
 
-def _path(run_dir: Path, step: int) -> Path:
-    return run_dir / "rollouts" / f"step-{step:06d}.jsonl.gz"
+def _name_of(step: int) -> str:
+    return f"{_FOLDER}/step-{step:06d}.jsonl.gz"

@@ -1,4 +1,4 @@
-"""The parts of a run spec that say how a sample is rewarded, and the base of every part.
+"""The parts of a run spec that say how a sample is rewarded.
 
 A task carries its reward through the whole system as one JSON object, so a reward service needs
 nothing but the sample and this object.
@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
-
-
-class Part(BaseModel):
-    """Base of every part: frozen, unknown keys refused, types as written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, serialize_by_alias=True, allow_inf_nan=False)
+from syncline.spec_part import Name, Part
 
 
 class LengthPenalty(Part):
@@ -37,7 +31,7 @@ class OverlongPenalty(Part):
 ShapingSpec = Annotated[LengthPenalty | OverlongPenalty, Field(discriminator="type")]
 
 
-class Reward(Part):
+class RewardFields(Part):
     """What all rewards share."""
 
     type: str
@@ -65,7 +59,7 @@ class Reward(Part):
         return self.type
 
 
-class MathReward(Reward):
+class MathSpec(RewardFields):
     """1 when Math-Verify finds the completion's answer equal to the row's `answer`, else 0."""
 
     type: Literal["math"]
@@ -75,12 +69,12 @@ class MathReward(Reward):
         return True
 
 
-class VerifierReward(Reward):
+class VerifierSpec(RewardFields):
     """A verifier of your own, by its name in the reward service (services/reward/verifiers/registry.py)."""
 
     type: Literal["verifier"]
     name: str = Field(pattern=r"^[a-z0-9_]{1,64}$")
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """Passed to the verifier as keyword arguments."""
     scale: Literal["binary", "graded"] = "binary"
     """binary: scores are 0 or 1, and random pairs are possible."""
@@ -94,7 +88,7 @@ class VerifierReward(Reward):
         return f"{self.type}:{self.name}"
 
 
-class Endpoint(Reward):
+class EndpointSpec(RewardFields):
     """A model behind an OpenAI-compatible server."""
 
     endpoint: str = Field(pattern=r"^https?://[^@?#\s]+$")
@@ -114,7 +108,7 @@ class Endpoint(Reward):
         return f"{self.type} at {self.endpoint}"
 
 
-class JudgeReward(Endpoint):
+class JudgeSpec(EndpointSpec):
     """A score by an LLM judge."""
 
     type: Literal["judge"]
@@ -133,20 +127,20 @@ class JudgeReward(Endpoint):
     max_tokens: int = Field(default=2048, ge=1)
 
     @model_validator(mode="after")
-    def _template_has_its_places(self) -> JudgeReward:
+    def _template_has_its_places(self) -> JudgeSpec:
         places = ("{answer}",) if self.mode == "pointwise" else ("{first}", "{second}")
         if self.template is not None and (missing := [place for place in places if place not in self.template]):
             raise ValueError(f"the template of a {self.mode} judge needs {' and '.join(missing)}")
         return self
 
 
-class RewardModelReward(Endpoint):
+class ModelSpec(EndpointSpec):
     """A scalar by a sequence-classification model behind vLLM's pooling server."""
 
     type: Literal["reward_model"]
 
 
 RewardSpec = Annotated[
-    MathReward | VerifierReward | JudgeReward | RewardModelReward,
+    MathSpec | VerifierSpec | JudgeSpec | ModelSpec,
     Field(discriminator="type"),
 ]

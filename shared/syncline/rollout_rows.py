@@ -6,48 +6,36 @@
                   "verdict": "scored", "reward": 1.0, "raw_reward": 1.0, "cause": ""}, ...]}
 
 This is what a run records, what export gives out and what `rollouts: {from: ...}` reads. A file made elsewhere needs
-`prompt`, `prompt_token_ids`, `task` and, for each sample, `text`, `token_ids`, `log_probs` and `reward`; keys that are
-not named here are ignored.
+`prompt`, `prompt_token_ids`, `task` and, for each sample, `text`, `token_ids`, `log_probs` and `reward`. Keys that are
+not named here are refused, and so is a number that is written as a string.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 from syncline.algo.pairs import Pair
 from syncline.v1.rollout_pb2 import (
-    FINISH_REASON_LENGTH,
-    FINISH_REASON_STOP,
     PURPOSE_TRAINING,
-    VERDICT_STATUS_SCORED,
-    VERDICT_STATUS_TIMEOUT,
-    VERDICT_STATUS_UNPARSABLE,
-    FinishReason,
     PromptTask,
     RolloutGroup,
     Sample,
     ScoredGroup,
     TaskKey,
     Verdict,
-    VerdictStatus,
     VersionSpan,
 )
+from syncline.wire_names import FINAL_VERDICTS, FINISH_REASON, FINISHES, VERDICT_STATUS, FinalVerdictName, FinishName
 
-_FINISH_REASONS = {"stop": FINISH_REASON_STOP, "length": FINISH_REASON_LENGTH}
-_VERDICTS = {
-    "scored": VERDICT_STATUS_SCORED,
-    "unparsable": VERDICT_STATUS_UNPARSABLE,
-    "timeout": VERDICT_STATUS_TIMEOUT,
-}
 _FILE = "a rollout file"
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**32, strict=True)]], Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class Message(TypedDict):
@@ -58,7 +46,7 @@ class Message(TypedDict):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SampleRow(_Part):
@@ -72,8 +60,8 @@ class SampleRow(_Part):
     """log p of each token where it was sampled, at temperature 1; natural logarithm."""
     reward: Number | None
     """The number that trains; null where a judge or a reward model gave none: the sample trains nothing."""
-    finish_reason: Literal["stop", "length"] = "stop"
-    verdict: Literal["scored", "unparsable", "timeout"] = "scored"
+    finish_reason: FinishName = "stop"
+    verdict: FinalVerdictName = "scored"
     raw_reward: Number | None = None
     """Before shaping; null where it is the same."""
     cause: str = ""
@@ -137,8 +125,8 @@ def row_of(scored: ScoredGroup, *, rewards: Mapping[int, float], pairs: Iterable
                 token_ids=list(sample.token_ids),
                 log_probs=[_shortest(log_prob) for log_prob in sample.log_probs],
                 reward=rewards.get(index),
-                finish_reason="length" if sample.finish_reason == FINISH_REASON_LENGTH else "stop",
-                verdict=_verdict_name(verdict.status),
+                finish_reason=FINISHES.get(sample.finish_reason, "stop"),
+                verdict=FINAL_VERDICTS[verdict.status],
                 raw_reward=verdict.raw_score,
                 cause=verdict.cause,
             )
@@ -164,7 +152,7 @@ def group_of(row: RolloutRow, *, key: TaskKey) -> ScoredGroup:
         Sample(
             token_ids=sample.token_ids,
             log_probs=sample.log_probs,
-            finish_reason=_finish_reason(sample.finish_reason),
+            finish_reason=FINISH_REASON[sample.finish_reason],
             text=sample.text,
             versions=[VersionSpan(version=0, start=0, stop=len(sample.token_ids))],
         )
@@ -172,7 +160,7 @@ def group_of(row: RolloutRow, *, key: TaskKey) -> ScoredGroup:
     ]
     verdicts = [
         Verdict(
-            status=_VERDICTS[sample.verdict],
+            status=VERDICT_STATUS[sample.verdict],
             score=sample.reward,
             raw_score=sample.raw_reward if sample.raw_reward is not None else sample.reward or 0.0,
             cause=sample.cause,
@@ -182,7 +170,7 @@ def group_of(row: RolloutRow, *, key: TaskKey) -> ScoredGroup:
     return ScoredGroup(group=RolloutGroup(task=task, samples=samples, generator=_FILE), verdicts=verdicts)
 
 
-def text_of(prompt: str | Sequence[Message]) -> str:
+def text_of(prompt: str | Sequence[Mapping[str, Any]]) -> str:
     """The prompt as people should read it."""
     return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
 
@@ -190,13 +178,3 @@ def text_of(prompt: str | Sequence[Message]) -> str:
 def _shortest(value: float) -> float:
     """A 32-bit float in as few digits as name it: nine always do."""
     return float(f"{value:.9g}")
-
-
-def _finish_reason(name: str) -> FinishReason:
-    return _FINISH_REASONS[name]
-
-
-def _verdict_name(status: VerdictStatus) -> Literal["scored", "unparsable", "timeout"]:
-    if status == VERDICT_STATUS_UNPARSABLE:
-        return "unparsable"
-    return "timeout" if status == VERDICT_STATUS_TIMEOUT else "scored"

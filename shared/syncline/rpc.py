@@ -140,6 +140,7 @@ class Server:
         self.address = self._advertise or bound
         await self.set_ready(False)
         await self._server.start()
+        log.info("listening", address=self.address)
 
     async def set_ready(self, ready: bool) -> None:
         """What grpc.health.v1 answers: "" and every service name follow readiness, "liveness" is always serving."""
@@ -177,12 +178,12 @@ class Client:
             async for reply in method(request):
                 yield reply
         except grpc.aio.AioRpcError as error:
-            raise self._translated(error, 30.0) from None
+            raise self._translated(error, None) from None
 
     async def close(self) -> None:
         await self._channel.close()
 
-    def _translated(self, error: grpc.aio.AioRpcError, timeout_s: float) -> SynclineError:
+    def _translated(self, error: grpc.aio.AioRpcError, timeout_s: float | None) -> SynclineError:
         trailing: dict[str, Any] = dict(error.trailing_metadata() or ())
         code = trailing.get(_CODE_KEY)
         where = f"{self.peer} at {self.address}"
@@ -191,7 +192,7 @@ class Client:
             return InvalidSpec(problems or [FieldProblem("request", str(error.details()), "see the peer's log")])
         if isinstance(code, str) and code in _BY_CODE and code != InvalidSpec.code:
             return _BY_CODE[code](f"{where}: {error.details()}")
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and timeout_s is not None:
             return PeerTimeout(f"{where} did not answer in {timeout_s:g} s")
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return Unavailable(f"{where} does not answer ({error.details()})")

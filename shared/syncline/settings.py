@@ -5,7 +5,6 @@ Run specs never hold a host name or a secret, and settings never hold an experim
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -43,11 +42,14 @@ class ServiceSettings(BaseSettings):
     metrics_bind: str = ""
     """host:port of the Prometheus endpoint; empty serves none (the coordinator has /metrics of its own)."""
     run_root: Path = Path("runs")
-    """Folder for runs, on storage that coordinator, learner and generators share."""
+    """Folder for runs, on storage that coordinator, learner and generators share. With a checkpoint store it holds the
+    coordinator's own records alone."""
     model_root: Path = Path("models")
     """Folder that seed models come from."""
     data_root: Path = Path("data")
     """Folder that prompt files come from."""
+    cache_root: Path = Path.home() / ".cache" / "syncline"
+    """Folder on a local disk, for copies of what lies in an object store and for what is on its way there."""
 
     @field_validator("advertise")
     @classmethod
@@ -58,9 +60,6 @@ class ServiceSettings(BaseSettings):
     def finish_s(self) -> float:
         """Seconds of the grace in which work under way is finished; in the last five what is left is handed back."""
         return max(0.0, self.grace_s - _HAND_BACK_S)
-
-    def hostname(self) -> str:
-        return socket.gethostname()
 
 
 Settings = TypeVar("Settings", bound=ServiceSettings)

@@ -1,4 +1,4 @@
-"""What the evaluations of a run have found so far: a small file in the run's folder, `standings.json`.
+"""What the evaluations of a run have found so far: a small file on the run's storage, `standings.json`.
 
 The coordinator writes it whenever a result comes in; the learner reads it before it deletes old weights. So the best
 version stays, and so does every version whose results are still to come. One file, replaced atomically: a version is
@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-from syncline import checkpoints
+from syncline.errors import NotFound, StorageError
+from syncline.storage import Storage
+
+_FILE = "standings.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,18 @@ class Standings:
         return self.results.get(evaluation, frozenset())
 
 
-def write(run_dir: Path, standings: Standings) -> None:
+def write(storage: Storage, standings: Standings) -> None:
+    """Raises StorageError."""
     results = {name: sorted(versions) for name, versions in standings.results.items()}
     best = asdict(standings.best) if standings.best else None
-    checkpoints.write_text(run_dir / "standings.json", json.dumps({"results": results, "best": best}, indent=1) + "\n")
+    storage.write_file(_FILE, (json.dumps({"results": results, "best": best}, indent=1) + "\n").encode())
 
 
-def read(run_dir: Path) -> Standings:
+def read(storage: Storage) -> Standings:
     """The standings of a run; empty ones before the first result, or where nobody can read them."""
     try:
-        data = json.loads((run_dir / "standings.json").read_text(encoding="utf-8"))
+        data = json.loads(storage.read_file(_FILE))
         results = {name: frozenset(versions) for name, versions in data["results"].items()}
         return Standings(results, BestVersion(**data["best"]) if data["best"] else None)
-    except (OSError, ValueError, KeyError, TypeError):  # without it nothing that is to be evaluated is deleted
+    except (NotFound, StorageError, ValueError, KeyError, TypeError):  # then nothing that is to be evaluated is deleted
         return Standings()

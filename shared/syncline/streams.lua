@@ -18,9 +18,10 @@ ARGV  1 = command, 2 = consumer group, 3 = consumer, then as below
     add        run payload                 append if the run is open                    -> id or ""
     hand_over  id run payload              ack + delete, append payload to KEYS[3]      -> moved | lost | closed
     ack        id...                       ack + delete what is still ours              -> count
-    renew      id...                       reset the idle time of what is still ours    -> count
+    renew      (id run)...                 reset the idle time of what is still ours; the work of closed runs
+                                           is deleted                                   -> {id...} that are kept
     claim      idle_ms count max dead      take over entries whose lease ran out;
-                                           those that lost max leases go to dead<run>   -> {{id, payload, deliveries}...}
+                                           those that lost max leases go to dead<run>   -> {{id, payload, deliveries, run}...}
     release    max dead                        take every entry from `consumer`, which is dead, and append it
                                            again for the next owner; counted as a lost lease  -> count
     hand_back  id...                       append again for the next owner, uncounted   -> count
@@ -78,7 +79,7 @@ if command ~= 'add' and command ~= 'join' then
   end
   if not found then
     if command == 'hand_over' or command == 'fail' then return 'lost' end
-    if command == 'claim' then return {} end
+    if command == 'claim' or command == 'renew' then return {} end
     return 0
   end
 end
@@ -119,14 +120,19 @@ elseif command == 'ack' then
   return count
 
 elseif command == 'renew' then
-  local count = 0
-  for i = 4, #ARGV do
-    if owned(ARGV[i]) then
-      redis.call('XCLAIM', stream, group, consumer, 0, ARGV[i], 'JUSTID')
-      count = count + 1
+  local kept = {}
+  for i = 4, #ARGV, 2 do
+    local id, run = ARGV[i], ARGV[i + 1]
+    if owned(id) then
+      if redis.call('SISMEMBER', open_runs, run) == 0 then
+        remove(id)
+      else
+        redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
+        table.insert(kept, id)
+      end
     end
   end
-  return count
+  return kept
 
 elseif command == 'claim' then
   local idle_ms, count, max, dead_prefix = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
@@ -146,7 +152,7 @@ elseif command == 'claim' then
         bury(id, fields, failures + lost, 'lease ran out; last owner ' .. last_owner, dead_prefix)
       else
         redis.call('XCLAIM', stream, group, consumer, 0, id)
-        table.insert(taken, { id, fields.p, failures + lost + 1 })
+        table.insert(taken, { id, fields.p, failures + lost + 1, fields.r })
       end
     end
   end

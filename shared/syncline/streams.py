@@ -1,6 +1,6 @@
 """Work streams on Redis: leases, fenced hand-over, dead letters.
 
-The promise (design, contracts 1 and 2): work is handed over at least once, and an entry is
+The promise: work is handed over at least once, and an entry is
 deleted when it is acknowledged, so an idle system has empty streams. Only the consumer that
 still owns an entry can hand it over or acknowledge it. The entries of a consumer that died
 are taken over after `lease_s` by whoever takes next; no traffic and no lock is needed for it.
@@ -11,7 +11,7 @@ Life of an entry: add -> take -> (renew)* -> hand_over | ack | hand_back | fail
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -34,6 +34,7 @@ MAX_FAILURES = 3
 MAX_LOST_LEASES = 10
 """Times that its owners may die before it is: see streams.lua for why these are more."""
 _SOCKET_TIMEOUT_S = 10.0
+_RENEW_S = 2.0  # soon enough that the work of a run that was closed ends, too
 _LONGEST_BLOCK_S = 5.0  # below the socket timeout: a blocking read must end before the client gives up on the socket
 _DEAD_PREFIX = keys.dead("")
 
@@ -113,6 +114,7 @@ class Entry:
     id: str
     payload: bytes
     deliveries: int
+    run_id: str
 
 
 HandOver = Literal["moved", "lost", "closed"]
@@ -141,8 +143,16 @@ class Streams:
         """Accept work of this run from now on."""
         await self.redis.sadd(keys.OPEN_RUNS, run_id)
 
+    async def open_runs(self) -> list[str]:
+        """Runs whose work is accepted."""
+        members: set[Any] = await self.redis.smembers(keys.OPEN_RUNS)
+        return sorted(run_id.decode() for run_id in members)
+
     async def close_run(self, run_id: str) -> None:
-        """Refuse further work of this run and delete its streams; its dead letters stay for a day."""
+        """Refuse further work of this run and delete its streams; its dead letters stay for a day.
+
+        What lies in streams of all runs is deleted by whoever takes it, or holds it.
+        """
         await self.redis.srem(keys.OPEN_RUNS, run_id)
         await self.purge_run(run_id)
         await self.redis.expire(keys.dead(run_id), 86_400)
@@ -211,7 +221,7 @@ class StreamConsumer:
             return []
         idle_ms = int(self.lease_s * 1000)
         claimed = await self._run("claim", idle_ms, count, self._max_lost_leases, _DEAD_PREFIX)
-        entries = [Entry(id.decode(), payload, int(deliveries)) for id, payload, deliveries in claimed]
+        entries = [Entry(id.decode(), payload, int(count), run.decode()) for id, payload, count, run in claimed]
         if entries:
             return entries
         block_ms = max(1, int(min(wait_s, self.lease_s / 3, _LONGEST_BLOCK_S) * 1000))
@@ -224,7 +234,9 @@ class StreamConsumer:
                 raise
             self._group_known = False  # the stream was deleted, or Redis lost its data: start over
             return []
-        return [_entry(id, fields) for id, fields in _entries_of(reply)]
+        entries = [_entry(id, fields) for id, fields in _entries_of(reply)]
+        # The stream of one run is deleted with it. In a stream of all runs lies work of runs that are over.
+        return entries if self._run_id else await self.renew(entries)
 
     async def hand_over(self, entry: Entry, *, run_id: str, to: str, payload: bytes) -> HandOver:
         """Acknowledge `entry` and append `payload` to stream `to`, in one transaction, if it is still ours."""
@@ -237,10 +249,13 @@ class StreamConsumer:
         ids = [entry.id for entry in entries]
         return int(await self._run("ack", *ids)) if ids else 0
 
-    async def renew(self, entries: Iterable[Entry]) -> int:
-        """Start the lease anew for what is still ours; returns how many that were."""
-        ids = [entry.id for entry in entries]
-        return int(await self._run("renew", *ids)) if ids else 0
+    async def renew(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Start the lease anew for what is still ours, and return that. What belongs to a closed run is deleted."""
+        ours = {entry.id: entry for entry in entries}
+        kept = (
+            await self._run("renew", *(text for one in ours.values() for text in (one.id, one.run_id))) if ours else []
+        )
+        return [ours[id.decode()] for id in kept]
 
     async def hand_back(self, entries: Iterable[Entry]) -> int:
         """Give entries back unfinished (a drain); the next consumer gets them at once."""
@@ -254,9 +269,14 @@ class StreamConsumer:
         return answer
 
     @asynccontextmanager
-    async def leased(self, held: dict[str, Entry]) -> AsyncIterator[None]:
-        """Renew the leases of all entries in `held` (by id, changed by the caller as it works) while the block runs."""
-        keeper = asyncio.create_task(self._keep(held), name=f"lease:{self.stream}")
+    async def leased(
+        self, held: dict[str, Entry], *, lost: Callable[[Entry], None] = lambda entry: None
+    ) -> AsyncIterator[None]:
+        """Renew the leases of all entries in `held` (by id, changed by the caller as it works) while the block runs.
+
+        `lost` is told, time and again, of each that is not ours any more: taken over, or of a run that was closed.
+        """
+        keeper = asyncio.create_task(self._keep(held, lost), name=f"lease:{self.stream}")
         try:
             yield
         finally:
@@ -264,11 +284,15 @@ class StreamConsumer:
             with suppress(asyncio.CancelledError):
                 await keeper
 
-    async def _keep(self, held: dict[str, Entry]) -> None:
+    async def _keep(self, held: dict[str, Entry], lost: Callable[[Entry], None]) -> None:
         while True:
-            await asyncio.sleep(self.lease_s / 3)
+            await asyncio.sleep(min(self.lease_s / 3, _RENEW_S))
             with suppress(RedisError, *CONNECTION_ERRORS):  # tried again soon; a lost lease only means repeated work
-                await self.renew(list(held.values()))
+                asked = list(held.values())
+                kept = set(await self.renew(asked))
+                for entry in asked:
+                    if entry not in kept and entry.id in held:
+                        lost(entry)
 
     async def _ensure_group(self) -> bool:
         """Whether the group exists now. The stream of a closed run is not made again: nobody would delete it."""
@@ -296,7 +320,7 @@ def _entries_of(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
 
 
 def _entry(id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    return Entry(id.decode(), fields[b"p"], int(fields[b"d"]) + int(fields[b"l"]) + 1)
+    return Entry(id.decode(), fields[b"p"], int(fields[b"d"]) + int(fields[b"l"]) + 1, fields[b"r"].decode())
 
 
 _LUA = files("syncline").joinpath("streams.lua").read_text(encoding="utf-8")

@@ -31,6 +31,7 @@ from services.inference.engines import create_engine
 from services.inference.generator import Generator
 from services.inference.worker import Worker
 from syncline import ids, keys, streams
+from syncline.cache import Cache
 from syncline.streams import Entry, StreamConsumer, Streams
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
 from syncline.v1.rollout_pb2 import PURPOSE_TRAINING, PromptTask, RolloutGroup, SamplingParams, TaskKey
@@ -179,7 +180,7 @@ def _speed(way: str, speeds: Sequence[float]) -> Figure:
 @asynccontextmanager
 async def _service(engine: Engine, handle: CheckpointHandle, url: str) -> AsyncIterator[None]:
     """The generator's own parts around the engine, put together as in `services.inference.__main__`."""
-    generator = Generator(engine)
+    generator = Generator(engine, cache=Cache(Path("never-made")))
     async with _client(url) as redis:
         await Streams(redis).open_run(RUN)
         worker = Worker(generator, redis, member_id="bench", lease_s=streams.DEFAULT_LEASE_S)

@@ -22,7 +22,7 @@ from rich.table import Table
 from services.reward.endpoints import Endpoints
 from services.reward.judge_reward import JudgeReward
 from services.reward.verdicts import Item, Verdict
-from syncline.rewardspec import JudgeReward as JudgeSpec
+from syncline.rewardspec import JudgeSpec
 from tests.integration.vllm_server import starting
 
 QUESTIONS = {

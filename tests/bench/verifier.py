@@ -2,9 +2,12 @@
 
 The answers are made here, alike to those of GSM8K (a few sentences, a whole number) and of MATH-500 (fractions, roots,
 polynomials, intervals, matrices): groups of eight completions, half of them right, no two questions the same, so that
-no memory of earlier answers helps. Direct means `verify(parse(gold), parse(completion))` with the library's own limits,
-the gold parsed once for its group. The pool does the same work through everything that stands around a check: cutting
-out the answer, the way to a worker process and back, limits.
+no memory of earlier answers helps. Two plain numbers are compared without Math-Verify. So there is a third kind that
+tells what the pool costs where that does not help: the same sums in dollars, which the library has to read.
+
+Direct means `verify(parse(gold), parse(completion))` with the library's own limits, the gold parsed once for its group.
+The pool does the same work through everything that stands around a check: cutting out the answer, the way to a worker
+process and back, limits.
 
 Then the honest answers once more, while eight hostile ones are always in work, each of which needs a second of CPU time
 or has to be killed. What is quoted is the throughput of the honest ones.
@@ -29,7 +32,7 @@ from services.reward.verdicts import Item
 from services.reward.verifier_reward import Verification
 from services.reward.verifiers.answers import gold_in
 from services.reward.verifiers.pool import VerifierPool
-from syncline.rewardspec import MathReward
+from syncline.rewardspec import MathSpec
 from tests.bench.report import BenchFailed, Figure, Measured, Options
 
 WORKERS = 2
@@ -37,7 +40,7 @@ SAMPLES = 8
 GROUPS_IN_FLIGHT = 64
 HOSTILE_IN_FLIGHT = 8
 TARGET_RATIO, TARGET_UNDER_ATTACK = 1.7, 0.7
-SPEC = MathReward(type="math")
+SPEC = MathSpec(type="math")
 
 HOSTILE = (
     r"9^{{9^{{9^{{9^{{{}}}}}}}}}",
@@ -57,10 +60,11 @@ class Group:
 
 
 def measure(options: Options) -> Measured:
-    sizes = {"GSM8K-like": 8, "MATH-like": 4} if options.quick else {"GSM8K-like": 500, "MATH-like": 250}
+    sums, formulas = (8, 4) if options.quick else (500, 250)
     groups = {
-        "GSM8K-like": list(_sums(sizes["GSM8K-like"])),
-        "MATH-like": list(_formulas(sizes["MATH-like"])),
+        "GSM8K-like": list(_sums(sums)),
+        "GSM8K-like, in dollars,": list(_sums(sums, unit=r"\$")),
+        "MATH-like": list(_formulas(formulas)),
     }
     direct = {kind: _direct(some) for kind, some in groups.items()}
     pooled, attacked, attacks = asyncio.run(_pooled(groups))
@@ -174,8 +178,8 @@ def _must_be_half(right: int, groups: Sequence[Group], how: str) -> None:
         raise BenchFailed(f"{right} of {len(groups) * SAMPLES} answers were right {how}, and half of them are")
 
 
-def _sums(count: int) -> Iterator[Group]:
-    """Whole numbers at the end of a few sentences; the gold as GSM8K has it."""
+def _sums(count: int, *, unit: str = "") -> Iterator[Group]:
+    """Whole numbers at the end of a few sentences; the gold as GSM8K has it. With a unit no number is a plain one."""
     rng = random.Random(0)
     for number in range(count):
         price, pieces = rng.randint(11, 99), 1000 + number
@@ -185,7 +189,7 @@ def _sums(count: int) -> Iterator[Group]:
             gold=f"She sells {pieces} pieces for {price} each.\n{pieces} * {price} = {gold}\n#### {gold}",
             completions=[
                 f"There are {pieces} pieces, and each of them costs {price}. To find out what all of them cost "
-                f"we multiply {pieces} by {price}, which is {gold}. So the final answer is \\boxed{{{answer}}}."
+                f"we multiply {pieces} by {price}, which is {gold}. So the final answer is \\boxed{{{unit}{answer}}}."
                 for answer in answers
             ],
         )

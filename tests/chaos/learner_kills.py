@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from syncline import checkpoints, ids, keys
+from syncline import ids, keys, published
 from syncline.errors import SynclineError
 from syncline.rpc import Client
 from syncline.runspec import RunSpec
@@ -87,7 +87,7 @@ async def train(
             break
         outcome.kills.append(_interrupted(folder / "run", attempt))
     run = folder / "run"
-    outcome.weights = (checkpoints.version_folder(run, spec.steps) / "model.safetensors").read_bytes()
+    outcome.weights = (run / published.name_of(spec.steps) / "model.safetensors").read_bytes()
     outcome.steps = [report.step for report in reports]
     outcome.trained = [(report.step, index) for report in reports for index in report.trained]
     outcome.leftovers = [path.name for kind in ("state", "checkpoints") for path in (run / kind).glob(".*")]

@@ -38,4 +38,4 @@ def _serve(environment: Mapping[str, str], log: str) -> None:
     os.environ.update(environment)
     from services.learner.__main__ import main
 
-    main()
+    sys.exit(main())

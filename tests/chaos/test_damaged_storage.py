@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from services.learner import state
-from syncline import checkpoints
+from syncline import checkpoints, published
+from syncline.storage import FolderStorage
 from syncline.v1.learner_service_pb2 import TrainResponse
 from tests.chaos.small_disk import small_disk
 from tests.integration.learner_world import (
@@ -47,8 +48,8 @@ async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
 
 def assert_usable(world: World, *, step: int) -> None:
     """The state before `step` and the version of that number are whole, and nothing half-written lies beside them."""
-    state.verify(world.run_dir, step, run_id=RUN)
-    checkpoints.verify_folder(checkpoints.version_folder(world.run_dir, step))
+    state.verify(FolderStorage(world.run_dir), step, run_id=RUN)
+    checkpoints.verify_folder(world.run_dir / published.name_of(step))
     assert [path.name for kind in ("state", "checkpoints") for path in (world.run_dir / kind).glob(".*")] == []
 
 
@@ -68,7 +69,7 @@ async def test_a_full_disk_fails_the_run_with_a_clear_word_and_freed_space_lets_
             async for event in world.stub.Train(world.request(spec)):
                 events.append(event)
                 if kinds([event]) == ["step 2"]:
-                    room = _size(checkpoints.version_folder(world.run_dir, 2)) + 32_768
+                    room = _size(world.run_dir / published.name_of(2)) + 32_768
                     disk.fill(but=room if what == "state" else 0)
                     await world.add(groups_of(spec, [3]))
             # Then the attempt ends with a word, and what was saved is whole
@@ -114,9 +115,9 @@ async def test_the_checkpoint_before_a_damaged_one_is_used(
         await world.train_on(spec, groups)
         # Given the newest state damaged, or with the newest version that its steps train on
         if what == "state":
-            folder, file = state.folder_of(world.run_dir, 6), "tensors-00000.safetensors"
+            folder, file = world.run_dir / state.name_of(6), "tensors-00000.safetensors"
         else:
-            folder, file = checkpoints.version_folder(world.run_dir, 4), "model.safetensors"
+            folder, file = (world.run_dir / published.name_of(4)), "model.safetensors"
         _damage(folder, file, damage)
         await redis.flushall()
         with capture_logs() as logs:

@@ -11,6 +11,7 @@ import pytest
 
 from services.learner.state import saved_steps
 from syncline.membership import Role
+from syncline.storage import FolderStorage
 from tests.chaos.small_disk import SmallDisk, small_disk
 from tests.e2e.local_stack import LocalStack, small_spec
 from tests.e2e.test_a_run import assert_trained_exactly_once
@@ -88,7 +89,7 @@ def _freeze_with_reports_unread(stack: LocalStack, run_dir: Path) -> None:
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
             recorded = (run_dir / "steps.jsonl").read_bytes().count(b"\n")
-            if (saved := saved_steps(run_dir)) and saved[-1] > recorded:
+            if (saved := saved_steps(FolderStorage(run_dir))) and saved[-1] > recorded:
                 return
             time.sleep(0.01)
         stack.signal("coordinator", signal.SIGCONT)  # the learner waits for it: try at another moment

@@ -47,7 +47,7 @@ def test_every_regime_trains_every_prompt_once_on_the_scheduled_version(
     stack.finish(run_id)
     assert_trained_exactly_once(stack, run_id, spec)
     if reference_sync and lag == 0 and period == 1:
-        # paper.md section 3.7: with policy and reference equal the loss is ln 2 a pair
+        # with policy and reference equal the margin of eq. 3 is 0, and the loss is ln 2 a pair
         for row in stack.steps(run_id):
             assert row["metrics"]["loss"] * spec["prompts_per_step"] == pytest.approx(
                 0.6931472 * row["pairs"], rel=1e-4

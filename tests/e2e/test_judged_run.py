@@ -49,6 +49,22 @@ def serving(port: int) -> Iterator[None]:
         server.server_close()
 
 
+def test_a_cancelled_run_whose_judge_is_down_leaves_nothing_that_another_run_waits_for(stack: LocalStack) -> None:
+    spec = small_spec(steps=6)
+    nobody = {"type": "judge", "endpoint": "http://127.0.0.1:9/v1", "model": "m", "template": "{answer}"}
+    waits = stack.submit({**spec, "tasks": [spec["tasks"][0] | {"reward": nobody}]})
+    stack.until(lambda: "judge at http://127.0.0.1:9" in stack.run(waits)["reason"], what="the run to wait")
+    stack.api.post(f"/v1/runs/{waits}:cancel")
+
+    following = stack.submit(spec)
+    stack.finish(following, within_s=180)
+    reasons = [event["data"]["reason"] for event in stack.events(following) if event["type"] == "state"]
+    assert not any("judge" in reason for reason in reasons)
+    stack.until(stack.streams_are_empty, what="the streams to be empty")
+    (reward,) = stack.api.get("/v1/fleet").json()["reward"]
+    assert reward["phase"] == "idle"
+
+
 def test_a_run_waits_for_its_judge_says_so_and_then_trains_on_what_it_says(stack: LocalStack) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

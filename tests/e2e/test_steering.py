@@ -20,8 +20,21 @@ def test_the_period_changes_at_the_next_window_and_the_steps_show_it(stack: Loca
     steps = stack.steps(run_id)
     assert [row["version"] for row in steps] == [schedule.version_for_step(step) for step in range(60)]
     assert {row["staleness"] for row in steps[change.step + 10 :]} == {0, 1}
-    texts = [event["data"].get("text", "") for event in stack.events(run_id) if event["type"] == "message"]
-    assert any("sync period 2" in text for text in texts)
+    assert [row["sync_period"] for row in steps] == [schedule.period_at(step) for step in range(60)]
+    told = [event["data"] for event in stack.events(run_id) if event["type"] == "period"]
+    assert told == [{"from_step": schedule.last_start, "period": 2}]
+
+
+def test_a_run_whose_period_changed_while_it_waited_follows_the_new_one(stack: LocalStack) -> None:
+    stack.scale(1)
+    first = stack.submit(small_spec(steps=3000))
+    stack.at_step(first, 1)
+    waiting = stack.submit(small_spec(steps=8))
+    changed = stack.api.patch(f"/v1/runs/{waiting}", json={"sync": {"period": 1}})
+    assert (changed.status_code, changed.json()["state"]) == (200, "pending")
+    stack.api.post(f"/v1/runs/{first}:cancel")
+    stack.finish(waiting)
+    assert [(row["version"], row["refused"]) for row in stack.steps(waiting)] == [(step, {}) for step in range(8)]
 
 
 def test_offline_can_become_online(stack: LocalStack) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import select
@@ -89,21 +88,12 @@ class Chromium:
     def hover(self, x: float, y: float) -> None:
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def prefer(self, scheme: str) -> None:
-        """Ask for "light" or "dark" as the system's setting would."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self._call("Emulation.setEmulatedMedia", features=features)
-
     @contextmanager
     def blocking(self, pattern: str) -> Iterator[None]:
         """Let no request to such an address through."""
         self._call("Network.setBlockedURLs", urls=[pattern])
         yield
         self._call("Network.setBlockedURLs", urls=[])
-
-    def screenshot(self, file: Path) -> None:
-        shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(shot["data"]))
 
     # -- what is on the page ---------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ class Coordinator:
         self._thread = threading.Thread(target=self._loop.run_forever, name="coordinator", daemon=True)
         self._thread.start()
         self._serving = False
-        self.url = self._wait_for(self._start(folder, redis_url, token))
+        self.url = self.wait_for(self._start(folder, redis_url, token))
 
     async def _start(self, folder: Path, redis_url: str, token: str) -> str:
         settings = CoordinatorSettings(run_root=folder / "runs", model_root=folder, data_root=folder)
@@ -47,7 +47,7 @@ class Coordinator:
         async def call() -> T:
             return action()
 
-        return self._wait_for(call())
+        return self.wait_for(call())
 
     def run(self, *events: RunEvent, reason: str = "", **changes: Any) -> Run:
         """A new run in the state that the events lead to."""
@@ -66,11 +66,11 @@ class Coordinator:
     def stop_serving(self) -> None:
         if self._serving:
             self._serving = False
-            self._wait_for(self._server.stop(1.0))
+            self.wait_for(self._server.stop(1.0))
 
     def close(self) -> None:
         self.stop_serving()
-        self._wait_for(self._finish())
+        self.wait_for(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
@@ -82,5 +82,6 @@ class Coordinator:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something in the coordinator's own loop, to its end."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=15)

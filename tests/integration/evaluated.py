@@ -14,7 +14,7 @@ from syncline.runspec import Evaluation
 HELD_OUT: dict[str, Any] = {"name": "heldout", "data": "train.jsonl", "every": 2}
 
 
-def evaluate(run: Run, version: int, score: float, *, completion: str = "46") -> None:
+async def evaluate(run: Run, version: int, score: float, *, completion: str = "46") -> None:
     """Record that `version` answered three prompts of HELD_OUT, each with this score."""
     sample = Answer(completion, 2, "stop", score, score, "scored", "")
     prompts = [AnsweredPrompt(index, "12+34=", "46", [sample]) for index in range(3)]
@@ -30,4 +30,4 @@ def evaluate(run: Run, version: int, score: float, *, completion: str = "46") ->
     )
     run.append("evaluations", row)
     run.emit("evaluation", row)
-    update_standings(run)
+    await update_standings(run)

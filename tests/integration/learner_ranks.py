@@ -57,14 +57,14 @@ class Torchrun:
                 continue  # it ended meanwhile
         raise AssertionError(f"there is no rank {rank}")
 
-    async def train(self, spec: RunSpec, groups: Iterable[ScoredGroup], *, run_dir: Path) -> list[TrainResponse]:
+    async def train(self, spec: RunSpec, groups: Iterable[ScoredGroup], *, run_dir: Path | str) -> list[TrainResponse]:
         """The events of an attempt on exactly these groups."""
         events: list[TrainResponse] = []
         await self.train_into(events, spec, groups, run_dir=run_dir)
         return events
 
     async def train_into(
-        self, events: list[TrainResponse], spec: RunSpec, groups: Iterable[ScoredGroup], *, run_dir: Path
+        self, events: list[TrainResponse], spec: RunSpec, groups: Iterable[ScoredGroup], *, run_dir: Path | str
     ) -> None:
         """The same; `events` also has what came before an error."""
         member = await self.registered()

@@ -17,9 +17,10 @@ from safetensors import safe_open
 from services.learner.learner import Learner
 from services.learner.servicer import LearnerServicer
 from services.learner.settings import LearnerSettings
-from syncline import checkpoints, keys, runspec
+from syncline import keys, published, runspec
 from syncline.rpc import Client, Server
 from syncline.runspec import RunSpec
+from syncline.storage import FolderStorage
 from syncline.streams import Streams
 from syncline.v1.learner_service_pb2 import DESCRIPTOR, StepReport, TrainRequest, TrainResponse
 from syncline.v1.learner_service_pb2_grpc import LearnerServiceStub, add_LearnerServiceServicer_to_server
@@ -122,10 +123,12 @@ class World:
     learner: Learner
     stub: LearnerServiceStub
     run_dir: Path
+    uri: str = ""
+    """The run's storage, where it is not `run_dir`."""
     events: list[TrainResponse] = field(default_factory=list)
 
     def request(self, spec: RunSpec, *, run_id: str = RUN) -> TrainRequest:
-        return TrainRequest(run_id=run_id, spec_json=spec.model_dump_json(), run_dir=str(self.run_dir))
+        return TrainRequest(run_id=run_id, spec_json=spec.model_dump_json(), run_dir=self.uri or str(self.run_dir))
 
     async def add(self, groups: Iterable[ScoredGroup]) -> None:
         """Put groups on the learner's stream, as the reward service does."""
@@ -157,7 +160,7 @@ class World:
 
 
 @asynccontextmanager
-async def learner_world(redis: Redis, run_dir: Path, **settings: Any) -> AsyncIterator[World]:
+async def learner_world(redis: Redis, run_dir: Path, *, uri: str = "", **settings: Any) -> AsyncIterator[World]:
     """A fresh learner on a unix socket, with a run folder of its own and an empty Redis."""
     await redis.flushall()
     learner = Learner(LearnerSettings(lease_s=5.0, device="cpu", **settings), redis=redis, id="learner-test")
@@ -171,7 +174,7 @@ async def learner_world(redis: Redis, run_dir: Path, **settings: Any) -> AsyncIt
         await server.start()
         client = Client(server.address, peer="learner-test")
         try:
-            yield World(redis, learner, client.stub(LearnerServiceStub), run_dir)
+            yield World(redis, learner, client.stub(LearnerServiceStub), run_dir, uri)
         finally:
             await learner.drain()
             await client.close()
@@ -194,11 +197,11 @@ def steps_of(events: Iterable[TrainResponse]) -> list[StepReport]:
 
 
 def versions_on_disk(world: World) -> list[int]:
-    return checkpoints.published(world.run_dir)
+    return published.versions(FolderStorage(world.run_dir))
 
 
 def version_file(world: World, version: int) -> Path:
-    return checkpoints.version_folder(world.run_dir, version) / "model.safetensors"
+    return world.run_dir / published.name_of(version) / "model.safetensors"
 
 
 def weights(world: World, version: int) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from services.reward.scorer import Scorer
-from services.reward.worker import Backoff, RewardWorker
+from services.reward.worker import RewardWorker
 from syncline import keys
+from syncline.backoff import Backoff
 from syncline.streams import Streams
 from syncline.v1 import rollout_pb2 as pb
 
@@ -83,6 +84,5 @@ def worker(redis: Redis, scorer: Scorer, *, consumer: str = "reward-0", lease_s:
         consumer=consumer,
         lease_s=lease_s,
         groups_in_flight=8,
-        reward_backoff=Backoff(first_s=0.01, longest_s=0.05),
-        redis_backoff=Backoff(first_s=0.01, longest_s=0.05),
+        backoff=Backoff(first_s=0.01, longest_s=0.05),
     )

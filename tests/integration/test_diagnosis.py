@@ -22,7 +22,12 @@ async def reason(redis: Redis, *rewards: Member) -> str:
 
 
 async def test_a_reward_that_is_down_is_told_at_once_with_its_cause(redis: Redis) -> None:
-    assert await reason(redis, reward("reward-0"), reward("reward-1", waiting=DOWN)) == f"reward-1 waits: {DOWN}"
+    down = reward("reward-1", waiting={"run-a": DOWN})
+    assert await reason(redis, reward("reward-0"), down) == f"reward-1 waits: {DOWN}"
+
+
+async def test_a_run_is_not_told_what_another_one_waits_for(redis: Redis) -> None:
+    assert await reason(redis, reward("reward-0", waiting={"run-b": DOWN})) == ""
 
 
 async def test_rewards_that_work_are_no_reason(redis: Redis) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from services.inference.engine import Completion, GroupRequest
 from services.inference.engines import create_engine
+from services.inference.engines.transformers import TransformersEngine
 from services.inference.generator import Generator
 from services.inference.servicer import InferenceServicer
 from services.inference.worker import Worker
 from syncline import keys, rpc
+from syncline.cache import Cache
 from syncline.errors import CheckpointError, Conflict, DigestMismatch, EngineDead, ProbeMismatch, Unavailable
 from syncline.streams import Streams
 from syncline.v1 import inference_service_pb2 as pb
@@ -38,7 +41,7 @@ def handles(tmp_path_factory: pytest.TempPathFactory) -> list[CheckpointHandle]:
 
 @pytest.fixture
 async def generator() -> AsyncIterator[Generator]:
-    generator = Generator(create_engine("transformers"))
+    generator = Generator(create_engine("transformers"), cache=Cache(Path("never-made")))
     yield generator
     await generator.close()
 
@@ -124,7 +127,7 @@ async def test_who_generates_does_not_matter(redis: Redis, handles: list[Checkpo
 
     async def samples(names: list[str]) -> list[bytes]:
         await redis.flushall()
-        generators = [Generator(create_engine("transformers")) for _ in names]
+        generators = [Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in names]
         for each in generators:
             await each.load(handles[0])
         await admit(redis, tasks)
@@ -173,10 +176,44 @@ async def test_a_probe_that_differs_is_an_error_with_both_numbers_and_nothing_is
     await generator.check()
 
 
+class StuckEngine(TransformersEngine):
+    """An engine that takes groups and never finishes one, until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(TransformersEngine.Options())
+        self.closed = asyncio.Event()
+
+    async def generate(self, request: GroupRequest) -> tuple[Completion, ...]:
+        await self.closed.wait()
+        raise EngineDead("the engine was closed")
+
+    async def close(self) -> None:
+        self.closed.set()
+        await super().close()
+
+
+async def test_groups_that_never_end_are_named_and_handed_back_and_the_next_load_builds_the_engine_anew(
+    redis: Redis, handles: list[CheckpointHandle]
+) -> None:
+    generator = Generator(StuckEngine(), cache=Cache(Path("never-made")), groups_deadline_s=0.5)
+    await generator.load(handles[0])
+    async with working(generator, redis):
+        streams = await admit(redis, [task(7)])
+        await until(lambda: generator.running == 1)
+        with pytest.raises(EngineDead, match=r"did not finish prompt 7 of step 0 of run-1 within 0\.5 s"):
+            await generator.load(handles[1])
+        await until(lambda: generator.running == 0)
+    assert await streams.outstanding([keys.prompts(RUN, 0)]) == [1]
+    assert generator.held is None
+    await generator.load(handles[1])
+    await generator.check()
+    await generator.close()
+
+
 async def test_a_drain_hands_back_what_is_not_finished_and_another_finishes_it(
     redis: Redis, handles: list[CheckpointHandle]
 ) -> None:
-    leaving, staying = (Generator(create_engine("transformers")) for _ in range(2))
+    leaving, staying = (Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in range(2))
     for each in (leaving, staying):
         await each.load(handles[0])
     tasks = [task(index, max_tokens=200) for index in range(8)]
@@ -197,7 +234,7 @@ async def test_a_drain_hands_back_what_is_not_finished_and_another_finishes_it(
 async def test_a_drain_with_time_finishes_what_is_in_the_engine_and_takes_nothing_new(
     redis: Redis, handles: list[CheckpointHandle]
 ) -> None:
-    leaving, staying = (Generator(create_engine("transformers")) for _ in range(2))
+    leaving, staying = (Generator(create_engine("transformers"), cache=Cache(Path("never-made"))) for _ in range(2))
     for each in (leaving, staying):
         await each.load(handles[0])
     tasks = [task(index, max_tokens=400) for index in range(8)]

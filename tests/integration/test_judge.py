@@ -17,20 +17,21 @@ from services.reward.judge_reward import JudgeReward
 from services.reward.model_reward import ModelReward
 from services.reward.scorer import Scorer
 from services.reward.verdicts import Item, Verdict
+from syncline.backoff import Backoff
 from syncline.membership import Registration, members
-from syncline.rewardspec import JudgeReward as JudgeSpec
-from syncline.rewardspec import RewardModelReward as ModelSpec
+from syncline.rewardspec import JudgeSpec, ModelSpec
+from syncline.streams import Streams
 from syncline.v1 import rollout_pb2 as pb
 from tests.integration.reward_groups import add, group, scored, until, worker
 from tests.integration.scripted_openai import Request, ScriptedServer, answer, error, says, scripted
-from tests.integration.test_reward_stream import working
+from tests.integration.test_reward_stream import nothing_left, working
 
 KEY = "sk-secret-0123456789"
 
 
 @pytest.fixture
 async def endpoints() -> AsyncIterator[Endpoints]:
-    made = Endpoints(pause_s=0.01)
+    made = Endpoints(backoff=Backoff(first_s=0.01, longest_s=0.1))
     yield made
     await made.close()
 
@@ -368,21 +369,50 @@ async def test_a_group_waits_for_a_judge_that_is_down_and_the_fleet_says_so(redi
         reward_json = judge(server).model_dump_json()
         one = worker(redis, Scorer({"judge": JudgeReward(endpoints)}))
         registration = Registration(
-            redis, role="reward", id="reward-0", address="unix:/none", host="here", ttl_s=6.0, status=one.status
+            redis, role="reward", id="reward-0", address="unix:/none", ttl_s=6.0, status=one.status
         )
         async with working(one):
             await add(redis, group("red", "blue", reward_json=reward_json))
             await until(lambda: "waiting" in one.status(), what="the worker to say that it waits")
             await registration.beat()
             (member,) = await members(redis, "reward")
-            assert member.status["waiting"].startswith("no reward for 0 s (groups held: 1)")
-            assert f"judge at {server.address}: status 503: starting" in member.status["waiting"]
+            assert member.status["waiting"]["run-a"].startswith("no reward for 0 s (groups held: 1)")
+            assert f"judge at {server.address}: status 503: starting" in member.status["waiting"]["run-a"]
             assert await redis.xlen("syncline:scored:run-a") == 0
 
             down = False
             (done,) = await scored(redis, count=1)
             assert [verdict.score for verdict in done.verdicts] == [6.5, 6.5]
             await until(lambda: "waiting" not in one.status(), what="the worker to say that all is well")
+
+
+async def test_a_judge_is_not_asked_for_a_run_that_is_over(redis: Redis, endpoints: Endpoints) -> None:
+    # Given a run whose groups wait for a judge that is down, more than are held at a time
+    async with scripted(lambda _: error(503, "down")) as server:
+        one = worker(redis, Scorer({"judge": JudgeReward(endpoints)}), lease_s=0.5)
+        rolled = [group("red", reward_json=judge(server).model_dump_json(), index=index) for index in range(200)]
+        async with working(one):
+            await add(redis, *rolled)
+            await until(lambda: "run-a" in one.status().get("waiting", {}), what="the groups to wait")
+            # When it is cancelled, then nothing of it is left, and nobody waits for it
+            await Streams(redis).close_run("run-a")
+            await until(lambda: one.status()["phase"] == "idle", what="the groups to be let go")
+            await nothing_left(redis)
+            assert one.trouble == ""
+            # And the next run's groups are scored as if there had been none
+            asked = len(server.requests)
+            await add(redis, group("blue", reward_json=judge(server).model_dump_json(), run_id="run-b"))
+            await until(lambda: "run-b" in one.status().get("waiting", {}), what="the next run to wait")
+    assert all("blue" in request.question for request in server.requests[asked:])
+
+
+async def test_what_a_run_that_is_over_left_in_the_stream_is_never_scored(redis: Redis, endpoints: Endpoints) -> None:
+    async with scripted(lambda _: says("7")) as server:
+        await add(redis, group("red", reward_json=judge(server).model_dump_json()))
+        await Streams(redis).close_run("run-a")
+        async with working(worker(redis, Scorer({"judge": JudgeReward(endpoints)}))):
+            await nothing_left(redis)
+    assert server.requests == []
 
 
 async def test_a_group_whose_conversation_is_broken_is_refused_by_that_name(redis: Redis) -> None:

@@ -12,7 +12,6 @@ import torch
 from redis.asyncio import Redis
 from safetensors.torch import load
 
-from syncline import checkpoints
 from syncline.v1.rollout_pb2 import (
     VERDICT_STATUS_TIMEOUT,
     VERDICT_STATUS_UNAVAILABLE,
@@ -33,6 +32,7 @@ from tests.integration.learner_world import (
     versions_on_disk,
     weights,
 )
+from tests.integration.published import staged
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.timeout(60)
@@ -66,7 +66,7 @@ async def test_a_run_reports_steps_and_publishes_for_syncs_evaluations_and_the_e
     assert await world.unacknowledged() == 0
     for event in events:
         if event.HasField("published"):
-            checkpoints.stage(event.published.handle)
+            staged(event.published.handle)
 
 
 async def test_a_step_report_is_complete(model: Path, world: World) -> None:

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM
 
-from syncline import checkpoints, standings
+from syncline import published, standings
+from syncline.storage import FolderStorage
 from tests.integration.learner_world import (
     World,
     digest_of,
@@ -27,6 +28,7 @@ from tests.integration.learner_world import (
     version_file,
     versions_on_disk,
 )
+from tests.integration.published import staged
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.timeout(60)
@@ -52,7 +54,7 @@ async def test_the_probe_of_a_checkpoint_is_what_the_loaded_folder_computes(
     spec = spec_of(seed, model={"path": str(seed), "dtype": dtype}, steps=2)
     events = await world.train_on(spec, groups_of(spec, range(2)))
     for handle in (events[0].loaded.published[0], events[-2].published.handle):
-        folder = checkpoints.stage(handle)
+        folder = staged(handle)
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
         assert str(loaded.dtype) == f"torch.{dtype}" == f"torch.{handle.dtype}"
         ids = torch.tensor([list(handle.probe.token_ids)])
@@ -75,7 +77,7 @@ async def test_old_versions_and_states_are_pruned_but_not_those_in_use(model: Pa
     )
     best = standings.BestVersion(3, "held-out", "score", 0.5)
     world.run_dir.mkdir()
-    standings.write(world.run_dir, standings.Standings({"held-out": frozenset({0, 4})}, best))
+    standings.write(FolderStorage(world.run_dir), standings.Standings({"held-out": frozenset({0, 4})}, best))
     await world.train_on(spec, groups_of(spec, range(12)))
     # The seed; the best; evaluations without a result, 8 and 12; what a run needs that goes on from the states at 10
     # and 12.
@@ -150,7 +152,7 @@ async def test_a_damaged_checkpoint_of_the_seed_is_published_anew(model: Path, w
     seed = (await world.train_on(spec, groups_of(spec, [0])))[0].loaded.published[0]
     flip_a_byte(version_file(world, 0))
     again = await world.train(spec)
-    checkpoints.stage(again[0].loaded.published[0])
+    staged(again[0].loaded.published[0])
     assert again[0].loaded.published[0].manifest_digest == seed.manifest_digest
 
 
@@ -177,7 +179,7 @@ async def test_a_planted_pickle_is_refused_unread(model: Path, redis: Redis, tmp
     async with learner_world(redis, tmp_path / "b") as world:
         await world.train_on(spec, groups)
         (world.run_dir / "state" / "step-000006" / name).write_bytes(trap)
-        (checkpoints.version_folder(world.run_dir, 6) / name).write_bytes(trap)
+        (world.run_dir / published.name_of(6) / name).write_bytes(trap)
         await redis.flushall()
         with capture_logs() as logs:
             events = await world.train_on(spec, groups)

@@ -15,7 +15,9 @@ from services.learner.resume import Run, open_run
 from services.learner.settings import LearnerSettings
 from services.learner.step import Stopped, Trainer, update
 from syncline.algo.algorithm import GroupPlan
+from syncline.cache import Cache
 from syncline.errors import InvalidSpec
+from syncline.storage import FolderStorage
 from tests.integration.learner_world import RUN, groups_of, scored_group, spec_of
 from tests.integration.tiny_models import VOCAB_SIZE, make_tiny_model
 
@@ -113,7 +115,7 @@ def test_a_frozen_and_a_trainable_policy_of_the_same_folder_agree_to_the_bit_in_
 
 
 def _trainer(folder: Path, run_dir: Path, **fields: object) -> Trainer:
-    run = Run(RUN, spec_of(folder, **fields), run_dir)
+    run = Run(RUN, spec_of(folder, **fields), FolderStorage(run_dir), Cache(run_dir / "cache"))
     return open_run(run, settings=LearnerSettings(device="cpu"), stop=threading.Event()).trainer
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +22,24 @@ from syncline.v1.learner_service_pb2 import LearnerServiceGetStatusRequest, Trai
 from syncline.v1.learner_service_pb2_grpc import LearnerServiceStub
 from tests.integration.learner_world import RUN, groups_of, kinds, spec_of
 from tests.integration.tiny_models import make_tiny_model
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_taken_port_is_told_in_a_line(redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        environment = {
+            **os.environ,
+            "SYNCLINE_REDIS_URL": redis_url,
+            "SYNCLINE_BIND": address,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        command = [sys.executable, "-m", "services.learner"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert f"cannot listen on {address}; choose another SYNCLINE_BIND" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

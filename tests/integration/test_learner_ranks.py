@@ -14,13 +14,14 @@ import torch
 from redis.asyncio import Redis
 from safetensors.torch import load_file
 
-from syncline import checkpoints
+from syncline import published
 from syncline.errors import Unavailable
 from syncline.runspec import RunSpec
 from syncline.v1.learner_service_pb2 import StepReport, TrainResponse
 from syncline.v1.rollout_pb2 import ScoredGroup
 from tests.integration.learner_ranks import torchrun
 from tests.integration.learner_world import final_digest, groups_of, kinds, learner_world, spec_of, steps_of
+from tests.integration.published import staged
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,7 +40,7 @@ async def _alone(
 
 
 def _assert_equal_weights(a: Path, b: Path, *, version: int) -> None:
-    one, many = (load_file(checkpoints.version_folder(run, version) / "model.safetensors") for run in (a, b))
+    one, many = (load_file(run / published.name_of(version) / "model.safetensors") for run in (a, b))
     assert one.keys() == many.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(many[name], tensor, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
@@ -100,7 +101,7 @@ async def test_two_ranks_train_as_one_does(model: Path, redis: Redis, redis_url:
             _assert_equal_reports(steps_of(one[name]), steps_of(many))
             _assert_equal_weights(tmp_path / f"one-{name}", run_dir, version=20)
             last, probe = (events[-2].published.handle for events in (many, one[name]))
-            checkpoints.stage(last)
+            staged(last)
             assert list(last.probe.log_probs) == pytest.approx(list(probe.probe.log_probs), abs=1e-4)
         learner.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(40):
@@ -144,7 +145,7 @@ async def test_a_rank_that_is_killed_is_named_and_the_run_ends_with_the_same_byt
         "rank-00001",
     ]
     (state / "step-000008").rename(tmp_path / "gone")
-    checkpoints.version_folder(tmp_path / "a", 8).rename(tmp_path / "also-gone")
+    (tmp_path / "a" / published.name_of(8)).rename(tmp_path / "also-gone")
     events = await _alone(redis, tmp_path / "a", spec, groups)
     assert kinds(events)[0] == "loaded 6"
     _assert_equal_weights(tmp_path / "a", tmp_path / "b", version=8)

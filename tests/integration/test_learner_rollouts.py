@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from syncline import recording
 from syncline.rollout_rows import RolloutRow, group_of
+from syncline.storage import FolderStorage
 from syncline.v1.rollout_pb2 import ScoredGroup
 from tests.integration.learner_world import (
     World,
@@ -41,8 +42,8 @@ async def world(redis: Redis, tmp_path: Path) -> AsyncIterator[World]:
 
 
 def recorded(run_dir: Path) -> list[dict[str, Any]]:
-    steps = recording.recorded_steps(run_dir)
-    return [json.loads(line) for step in steps for line in recording.read_step(run_dir, step)]
+    steps = recording.recorded_steps(FolderStorage(run_dir))
+    return [json.loads(line) for step in steps for line in recording.read_step(FolderStorage(run_dir), step)]
 
 
 async def test_every_group_that_trained_is_recorded_in_order_whatever_its_order_of_arrival(
@@ -90,7 +91,7 @@ async def test_a_group_that_was_given_up_has_nothing_to_record(model: Path, worl
 async def test_a_run_that_shall_not_record_keeps_nothing(model: Path, world: World) -> None:
     spec = spec_of(model, rollouts={"record": False})
     await world.train_on(spec, groups_of(spec, range(4)))
-    assert recording.recorded_steps(world.run_dir) == []
+    assert recording.recorded_steps(FolderStorage(world.run_dir)) == []
 
 
 async def test_a_resumed_run_records_the_steps_that_it_repeats_anew(model: Path, redis: Redis, tmp_path: Path) -> None:
@@ -100,9 +101,9 @@ async def test_a_resumed_run_records_the_steps_that_it_repeats_anew(model: Path,
         await world.add(groups_of(spec, range(4)))
         await world.train(spec, until=lambda event: event.HasField("step") and event.step.step == 2)
         await until_idle(world)
-    assert recording.recorded_steps(run_dir)[-1] >= 2
-    recording.write_step(run_dir, 2, [])  # what the next attempt must not trust
-    recording.write_step(run_dir, 9, [])
+    assert recording.recorded_steps(FolderStorage(run_dir))[-1] >= 2
+    recording.write_step(FolderStorage(run_dir), 2, [])  # what the next attempt must not trust
+    recording.write_step(FolderStorage(run_dir), 9, [])
     # When another one goes on
     async with learner_world(redis, run_dir) as world:
         events = await world.train_on(spec, groups_of(spec, range(4)))
@@ -111,7 +112,7 @@ async def test_a_resumed_run_records_the_steps_that_it_repeats_anew(model: Path,
     async with learner_world(redis, tmp_path / "undisturbed") as world:
         await world.train_on(spec, groups_of(spec, range(4)))
     assert recorded(run_dir) == recorded(tmp_path / "undisturbed")
-    assert recording.recorded_steps(run_dir) == [0, 1, 2, 3]
+    assert recording.recorded_steps(FolderStorage(run_dir)) == [0, 1, 2, 3]
 
 
 async def test_storage_that_refuses_the_record_stops_the_run_before_the_step_counts_and_costs_no_byte(

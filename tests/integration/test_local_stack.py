@@ -175,6 +175,26 @@ def test_a_run_trains_reports_and_ends_with_the_path_of_its_summary(project: Pro
     assert "step 4/4" not in done.stdout
 
 
+def test_a_stack_that_was_started_for_a_run_stays_for_the_run_of_another_shell(project: Project) -> None:
+    arguments = ["run", "spec.yaml", "--port", str(project.port), "--engine", "transformers"]
+    with project.start(*arguments, "--set", "name=first", "--set", "steps=40") as first:
+        assert first.stderr is not None
+        next(line for line in first.stderr if line.startswith("step 1/"))
+        # Given a second run that uses the stack of the first
+        with project.start(*arguments, "--set", "name=second", "--set", "steps=40") as second:
+            assert second.stderr is not None
+            assert any("using the stack at" in line for line in [next(second.stderr)])
+            queued = next(line for line in second.stderr if line.startswith("run second-")).split()[1]
+            # When the first one ends, then it says that the stack stays, and the second one goes on
+            _, said = first.communicate(timeout=120)
+            assert first.returncode == 0, said
+            assert f"the local stack stays up for {queued}; stop it with: syncline down" in said
+            out, said = second.communicate(timeout=120)
+            assert second.returncode == 0, said
+            assert json.loads(Path(out.splitlines()[-1]).read_text())["state"] == "succeeded"
+    assert project.syncline("down").stderr == "stopped\n"
+
+
 def test_ctrl_c_cancels_the_run_and_leaves_nothing_behind(project: Project) -> None:
     arguments = ["run", "spec.yaml", "--set", "steps=100000", "--port", str(project.port), "--engine", "transformers"]
     with project.start(*arguments) as process:
@@ -221,3 +241,10 @@ def test_a_setting_that_is_wrong_is_told(
     assert done.returncode == 1
     assert told in done.stderr
     assert f"{variable}: Input should be a valid" in done.stderr
+
+
+def test_an_engine_that_there_is_not_is_told_with_those_that_there_are(project: Project) -> None:
+    done = project.syncline("up", "--port", str(project.port), "--engine", "abacus")
+    assert done.returncode == 1
+    assert "no engine is called 'abacus'; there are: transformers, vllm" in done.stderr
+    assert project.processes() == []

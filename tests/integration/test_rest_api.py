@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from redis.asyncio import Redis
+from transformers import AutoTokenizer
 
 from services.coordinator.app import create_app
 from services.coordinator.best import update_standings
@@ -24,6 +26,8 @@ from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from syncline import keys, standings
+from syncline.storage import FolderStorage
+from syncline.streams import Streams
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
 
@@ -117,6 +121,8 @@ async def test_a_bad_spec_is_refused_with_the_fields_path(
     ("task", "path", "says"),
     [
         ({"data": "missing.jsonl"}, "tasks.0.data", "does not exist"),
+        ({"data": "model"}, "tasks.0.data", "is a folder"),
+        ({"data": "long.jsonl"}, "tasks.0.data", "every prompt is too long: the shortest has"),
         ({"data": "empty.jsonl"}, "tasks.0.data", "holds no rows"),
         ({"data": "no-prompt.jsonl"}, "tasks.0.data", "has no `prompt`"),
         ({"data": "no-answer.jsonl"}, "tasks.0.data", "has no `answer`"),
@@ -132,9 +138,69 @@ async def test_a_bad_task_is_refused_with_the_fields_path(
     (project / "no-prompt.jsonl").write_text('{"answer": "2"}\n')
     (project / "no-answer.jsonl").write_text('{"prompt": "1+1="}\n')
     (project / "messages.jsonl").write_text('{"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"}\n')
+    (project / "long.jsonl").write_text(json.dumps({"prompt": "1+" * 3000, "answer": "2"}))
     good = spec()["tasks"][0]
     refused = await api.post("/v1/runs", json=spec(tasks=[good | task]))
     await _assert_refused(api, refused, path, says)
+
+
+async def test_a_run_spec_is_json_whatever_its_content_type_says_or_yaml(api: httpx.AsyncClient) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what `curl -d` sends
+    as_json = await api.post("/v1/runs", content=json.dumps(spec()), headers=form | {"Idempotency-Key": "once"})
+    text = yaml.safe_dump(spec(), sort_keys=False)
+    headers = {"Content-Type": "application/yaml", "Idempotency-Key": "once"}
+    as_yaml = await api.post("/v1/runs", content=text, headers=headers)
+    assert (as_json.status_code, as_yaml.status_code) == (202, 202), as_yaml.text
+    assert as_yaml.json()["id"] == as_json.json()["id"], "the same run spec"
+    changed = await api.patch(f"/v1/runs/{as_json.json()['id']}", content='{"sync": {"period": 1}}', headers=form)
+    assert changed.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "path", "says"),
+    [
+        ('{"name": "a",\n "steps": }', "application/json", "body", "is no JSON: Expecting value at line 2, column 11"),
+        ('{"steps": 4, "steps": 5}', "application/json", "body", "has the key 'steps' twice"),
+        ('{"steps": NaN}', "text/plain", "body", "has NaN, which is no JSON number"),
+        ("[" * 100_000, "application/json", "body", "is nested too deeply"),
+        ("\xff", "application/json", "body", "is no JSON"),
+        ("a: [1", "application/yaml", "body", "line 1"),
+        ("steps: 4\nsteps: 5", "application/yaml", "body", "'steps' stands twice"),
+        ("a: &a [x]\nb: [*a, *a]", "application/yaml", "body", "aliases are not read here"),
+        ("5", "application/json", "$", "the document is a int"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_refused_with_the_place(
+    api: httpx.AsyncClient, body: str, kind: str, path: str, says: str
+) -> None:
+    refused = await api.post("/v1/runs", content=body, headers={"Content-Type": kind})
+    assert refused.status_code == 422, refused.text
+    (error,) = refused.json()["errors"]
+    assert error["path"] == path
+    assert says in error["problem"]
+
+
+@pytest.mark.parametrize("replicas", [True, "2", 1.5, None])
+async def test_a_number_of_generators_is_a_number(api: httpx.AsyncClient, replicas: object) -> None:
+    refused = await api.patch("/v1/fleet", json={"replicas": replicas})
+    assert refused.status_code == 422
+    (error,) = refused.json()["errors"]
+    assert (error["path"], error["allowed"]) == ("replicas", "an integer")
+
+
+async def test_a_file_of_several_versions_is_accepted_with_a_warning(api: httpx.AsyncClient, project: Path) -> None:
+    ids = AutoTokenizer.from_pretrained(project / "model")
+    sample = {"text": "46", "token_ids": ids("46", add_special_tokens=False)["input_ids"], "reward": 1.0}
+    sample["log_probs"] = [-1.0] * len(sample["token_ids"])
+    row = {"prompt": "12+34=", "prompt_token_ids": ids("12+34=")["input_ids"], "task": "math", "samples": [sample] * 2}
+    rows = [row | {"version": version} for version in (0, 5, 10)]
+    (project / "rollouts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    offline = spec(sync={"period": "never"}, rollouts={"from": "rollouts.jsonl"}, prompts_per_step=2)
+    created = await api.post("/v1/runs", json=offline)
+    assert created.status_code == 202, created.text
+    (warning,) = created.json()["warnings"]
+    assert warning["path"] == "rollouts.from"
+    assert "has rollouts of 3 versions, 0 to 10: they are not of one fixed policy" in warning["problem"]
 
 
 async def test_two_tasks_of_one_name_are_refused(api: httpx.AsyncClient) -> None:
@@ -185,6 +251,21 @@ async def test_a_pending_run_can_be_cancelled_once_and_for_all(api: httpx.AsyncC
     assert (summary["state"], summary["steps"]) == ("cancelled", 0)
 
 
+async def test_work_that_a_run_left_open_is_closed_before_another_one_starts(project: Path, redis: Redis) -> None:
+    # Given a run that was cancelled while Redis did not answer
+    async with serving(project, redis) as (client, runs):
+        run = (await client.post("/v1/runs", json=spec())).json()
+        await client.post(f"/v1/runs/{run['id']}:cancel")
+        await Streams(redis).open_run(run["id"])
+        # When the coordinator looks for the next one
+        driving = asyncio.create_task(runs.run())
+        async with asyncio.timeout(10):
+            while await Streams(redis).open_runs():
+                await asyncio.sleep(0.01)
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
+
+
 async def test_what_does_not_exist_is_a_problem_document(api: httpx.AsyncClient) -> None:
     for response in (
         await api.get("/v1/runs/nothing"),
@@ -214,6 +295,57 @@ async def _events(api: httpx.AsyncClient, run_id: str, *, last_event_id: str = "
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
         events.append(fields | {"data": json.loads(fields["data"])})
     return events
+
+
+async def test_a_period_that_does_not_fit_a_waiting_run_is_refused_and_a_new_coordinator_reads_the_record(
+    project: Path, redis: Redis
+) -> None:
+    async with serving(project, redis) as (api, runs):
+        path = f"/v1/runs/{(await api.post('/v1/runs', json=spec())).json()['id']}"
+        refused = await api.patch(path, json={"sync": {"period": 1000}})
+        assert refused.status_code == 422
+        (error,) = refused.json()["errors"]
+        assert error["path"] == "sync.period"
+        assert error["problem"].startswith("1000 is more than the run's 4 steps")
+        for period in (3, "never", 1):  # the last word holds
+            assert (await api.patch(path, json={"sync": {"period": period}})).status_code == 200
+        sync = (await api.get(path)).json()["spec"]["sync"]
+        assert sync["changes"] == [{"step": 0, "period": 1}]
+        (again,) = RunStore(runs.store.root).all()
+        assert again.spec.sync.model_dump(mode="json") == sync
+
+
+async def test_changing_a_resumed_run_that_waits_keeps_the_schedule_that_it_was_trained_on(
+    project: Path, redis: Redis
+) -> None:
+    async with serving(project, redis) as (api, runs):
+        created = await api.post("/v1/runs", json=spec(steps=60, sync={"period": 10}))
+        run = runs.store.get(created.json()["id"])
+        path = f"/v1/runs/{run.id}"
+        # Given a run that was changed at step 10, cancelled after step 33 and resumed
+        run.change_period(run.spec.with_period(10, 2))
+        run.record.step = 34
+        await api.post(f"{path}:cancel")
+        await api.post(f"{path}:resume")
+        before = run.spec.schedule()
+        assert (await api.patch(path, json={"sync": {"period": 5}})).status_code == 200
+        after = run.spec.schedule()
+        assert [after.version_for_step(step) for step in range(34)] == [before.version_for_step(s) for s in range(34)]
+        assert [after.period_at(step) for step in (0, 10, 33, 34)] == [10, 2, 2, 5]
+        events = (await api.get(f"{path}/events")).json()["events"]
+        told = [event["data"] for event in events if event["type"] == "period"]
+        assert told == [{"from_step": 10, "period": 2}, {"from_step": 34, "period": 5}]
+
+
+async def test_a_change_that_no_window_is_left_for_is_refused(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs):
+        created = await api.post("/v1/runs", json=spec(steps=60, sync={"period": 50}))
+        run = runs.store.get(created.json()["id"])
+        run.record.step = 51
+        refused = await api.patch(f"/v1/runs/{run.id}", json={"sync": {"period": 5}})
+        assert refused.status_code == 409
+        assert "would begin at step 100, and the run ends after 60" in refused.json()["detail"]
+        assert run.spec.sync.changes == ()
 
 
 async def test_without_asking_for_a_stream_the_events_come_as_pages(api: httpx.AsyncClient) -> None:
@@ -270,7 +402,7 @@ async def test_the_best_checkpoint_is_marked_and_can_be_started_from(project: Pa
         refused = await api.post("/v1/runs", json=spec(model={"path": f"run://{run.id}/best"}))
         await _says(refused, "has no evaluated checkpoint on storage")
         for version, accuracy in ((0, 0.25), (2, 0.75), (4, 0.5)):
-            evaluate(run, version, accuracy)
+            await evaluate(run, version, accuracy)
         folder = str(run.folder.resolve() / "checkpoints" / "v000002")
         best = {"version": 2, "evaluation": "heldout", "metric": "score", "value": 0.75, "folder": folder}
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"] == best
@@ -309,14 +441,14 @@ async def test_a_run_that_goes_back_forgets_what_it_will_evaluate_anew(project: 
         run = runs.store.get((await api.post("/v1/runs", json=spec(evaluation=[HELD_OUT]))).json()["id"])
         for version, accuracy in ((0, 0.25), (2, 0.5), (4, 0.75)):
             publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
-            evaluate(run, version, accuracy)
+            await evaluate(run, version, accuracy)
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 4
         # When an attempt goes on from step 3, and what was published beyond it is deleted
         shutil.rmtree(run.folder / "checkpoints" / "v000004")
         run.rewind(3)
-        update_standings(run)
+        await update_standings(run)
         assert (await api.get(f"/v1/runs/{run.id}")).json()["best"]["version"] == 2
-        assert standings.read(run.folder).of("heldout") == {0, 2}
+        assert standings.read(FolderStorage(run.folder)).of("heldout") == {0, 2}
 
 
 async def _says(refused: httpx.Response, problem: str) -> None:
@@ -402,6 +534,14 @@ async def test_without_a_token_only_loopback_names_are_answered(api: httpx.Async
     assert (refused.status_code, refused.json()["code"]) == (403, "foreign_host")
     for name in ("localhost:8080", "[::1]:8080", "127.0.0.1"):
         assert (await api.get("/v1/runs", headers={"Host": name})).status_code == 200
+
+
+async def test_a_page_of_another_address_cannot_act_from_an_old_browser_either(api: httpx.AsyncClient) -> None:
+    run = (await api.post("/v1/runs", json=spec())).json()
+    for origin, status in (("https://evil.example", 403), ("null", 403), ("http://127.0.0.1", 200)):
+        answer = await api.post(f"/v1/runs/{run['id']}:cancel", headers={"Origin": origin})
+        assert answer.status_code == status, origin
+    assert (await api.get("/v1/runs", headers={"Origin": "https://evil.example"})).status_code == 200
 
 
 async def test_readiness_tells_when_redis_is_gone(project: Path) -> None:

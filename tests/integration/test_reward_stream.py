@@ -159,8 +159,8 @@ async def test_an_unavailable_reward_becomes_no_number_and_is_told_in_words(redi
             held_until = time.monotonic() + 1.5
             while time.monotonic() < held_until:
                 assert await redis.xlen(keys.scored(RUN)) == 0
-                assert "groups held: 1" in one.status()["waiting"]
-                assert "math: the judge is down" in one.status()["waiting"]
+                assert "groups held: 1" in one.status()["waiting"][RUN]
+                assert "math: the judge is down" in one.status()["waiting"][RUN]
                 await asyncio.sleep(0.05)
         # and when it is back, the group goes its way
         reward.down = False

@@ -17,8 +17,8 @@ from services.reward.judges import replies
 from services.reward.judges.replies import Reply
 from services.reward.model_reward import ModelReward
 from services.reward.verdicts import Item
-from syncline.rewardspec import JudgeReward as JudgeSpec
-from syncline.rewardspec import RewardModelReward as ModelSpec
+from syncline.backoff import Backoff
+from syncline.rewardspec import JudgeSpec, ModelSpec
 from tests.integration.vllm_server import starting
 
 pytest.importorskip("vllm")
@@ -52,7 +52,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 async def endpoints() -> AsyncIterator[Endpoints]:
-    made = Endpoints(pause_s=0.01)
+    made = Endpoints(backoff=Backoff(first_s=0.01, longest_s=0.1))
     yield made
     await made.close()
 

@@ -20,6 +20,7 @@ from syncline import recording
 from syncline.errors import SynclineError
 from syncline.rollout_rows import RolloutRow
 from syncline.state import RunEvent
+from syncline.storage import FolderStorage
 from tests.integration.coordinator_thread import Coordinator
 from tests.integration.test_rest_api import SEED_MODEL
 
@@ -55,7 +56,7 @@ def run(coordinator: Coordinator, row: dict[str, Any]) -> Run:
     run = coordinator.run(*DONE)
     for step in range(3):
         rows = [RolloutRow.model_validate(row | {"step": step, "prompt_index": index}) for index in range(2)]
-        recording.write_step(run.folder, step, rows)
+        recording.write_step(FolderStorage(run.folder), step, rows)
     run.record.step = 3
     return run
 

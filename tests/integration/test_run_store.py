@@ -44,11 +44,15 @@ def again(disk: SmallDisk) -> Run:
     return RunStore(disk.folder).get("run-1")
 
 
-def test_a_record_that_cannot_be_read_keeps_no_other_run_from_being_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["empty", "a spec that is refused"])
+def test_a_record_that_cannot_be_read_keeps_no_other_run_from_being_served(tmp_path: Path, damage: str) -> None:
     store = RunStore(tmp_path)
     for name in ("run-1", "run-2"):
         store.create(name, SPEC)
-    (tmp_path / "run-1" / "run.json").write_text("")
+    record = tmp_path / "run-1" / "run.json"
+    broken = record.read_text().replace('"period": 4', '"period": 1000')
+    assert broken != record.read_text()
+    record.write_text("" if damage == "empty" else broken)
     assert [run.id for run in RunStore(tmp_path).all()] == ["run-2"]
     assert (tmp_path / "run-1" / "events.jsonl").is_file(), "nothing is deleted"
 

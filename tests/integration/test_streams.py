@@ -66,7 +66,7 @@ async def test_a_late_owner_can_neither_hand_over_nor_acknowledge(redis: Redis, 
     (entry,) = await take(new)
     assert await late.hand_over(stale, run_id=RUN, to=OUT, payload=b"late") == "lost"
     assert await late.ack([stale]) == 0
-    assert await late.renew([stale]) == 0
+    assert await late.renew([stale]) == []
     assert await new.hand_over(entry, run_id=RUN, to=OUT, payload=b"new") == "moved"
     (only,) = await take(consumer(redis, "reader", stream=OUT))
     assert only.payload == b"new"
@@ -168,9 +168,32 @@ async def test_work_of_a_closed_run_is_dropped_at_every_door(redis: Redis, strea
     await redis.srem(keys.OPEN_RUNS, RUN)
     assert await worker.hand_over(entries[0], run_id=RUN, to=OUT, payload=b"late") == "closed"
     assert not await streams.add(IN, run_id=RUN, payload=b"more")
+    assert await worker.renew(entries[1:]) == []
+    assert await streams.outstanding([IN]) == [0]
     assert await redis.exists(OUT) == 0
     await streams.close_run(RUN)
     assert await redis.keys(f"*{RUN}*") == []
+
+
+async def test_of_a_stream_of_all_runs_only_the_work_of_open_ones_is_taken(redis: Redis, streams: Streams) -> None:
+    await streams.open_run("run-2")
+    await streams.add_all(keys.ROLLOUTS, run_id="run-2", payloads=[b"late", b"later"])
+    await streams.add(keys.ROLLOUTS, run_id=RUN, payload=b"wanted")
+    await streams.close_run("run-2")
+    (entry,) = await take(consumer(redis, "worker", stream=keys.ROLLOUTS))
+    assert (entry.run_id, entry.payload) == (RUN, b"wanted")
+    assert await streams.outstanding([keys.ROLLOUTS]) == [1]
+
+
+async def test_who_leases_is_told_of_entries_that_are_not_its_own_any_more(redis: Redis, streams: Streams) -> None:
+    await streams.add_all(IN, run_id=RUN, payloads=[b"a", b"b"])
+    worker, told = consumer(redis, "worker"), asyncio.Queue[Entry]()
+    taken_away, kept = await take(worker, 2)
+    async with worker.leased({one.id: one for one in (taken_away, kept)}, lost=told.put_nowait):
+        await redis.xdel(IN, taken_away.id)
+        await redis.xack(IN, "workers", taken_away.id)
+        assert await asyncio.wait_for(told.get(), timeout=10) == taken_away
+    assert await pending(redis) == 1
 
 
 async def test_a_server_that_lost_its_data_is_no_error(redis: Redis, streams: Streams) -> None:

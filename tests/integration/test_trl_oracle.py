@@ -7,7 +7,7 @@ output layer, its losses and its backward pass, from the same model folders and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,13 +20,13 @@ from services.learner.batch import PlannedGroup, TokenRows, token_rows
 from services.learner.policy import Policy
 from syncline.algo.algorithm import Algorithm, LossBatch
 from syncline.algo.dpo import DPO
-from syncline.algo.group_dpo import GroupDPO
 from syncline.algo.grpo import GRPO
 from syncline.algo.metrics import token_metrics
 from syncline.algo.pairs import RandomPair
 from syncline.v1.rollout_pb2 import ScoredGroup
 from tests.integration.learner_world import SAMPLES, scored_group, spec_of
 from tests.integration.tiny_models import PAD, make_tiny_model, tiny_tokenizer
+from tests.unit.algo.algorithms import dpo, group_dpo, grpo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -69,12 +69,12 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize(
     ("algorithm", "loss_type", "prompts"),
     [
-        (DPO(beta=0.1), {"sigmoid": 1.0}, (1, 2, 3, 5)),
-        (DPO(beta=0.5, length_normalize=True), {"sigmoid_norm": 1.0}, (1, 2, 3, 5)),
+        (dpo(beta=0.1), {"sigmoid": 1.0}, (1, 2, 3, 5)),
+        (dpo(beta=0.5, length_normalize=True), {"sigmoid_norm": 1.0}, (1, 2, 3, 5)),
         # TRL takes the mean over all chosen tokens of a batch, we that within each completion: the same for one pair.
-        (DPO(beta=0.1, nll_weight=0.7), {"sigmoid": 1.0, "sft": 0.7}, (1,)),
+        (dpo(beta=0.1, nll_weight=0.7), {"sigmoid": 1.0, "sft": 0.7}, (1,)),
         # All correct x all incorrect of one prompt.
-        (GroupDPO(beta=0.1), {"sigmoid": 1.0}, (2,)),
+        (group_dpo(beta=0.1), {"sigmoid": 1.0}, (2,)),
     ],
     ids=["dpo", "length_normalize", "nll", "group_dpo"],
 )
@@ -104,13 +104,13 @@ def test_dpo_is_that_of_trl(
 @pytest.mark.parametrize(
     ("algorithm", "options"),
     [
-        (GRPO(beta=0.0), {"loss_type": "dr_grpo"}),
-        (GRPO(beta=0.05), {"loss_type": "dr_grpo"}),
-        (GRPO(beta=0.05, clip=0.2), {"loss_type": "dr_grpo", "epsilon": 0.2}),
-        (GRPO(beta=0.05, importance_cap=2.0), {"loss_type": "dr_grpo"}),
-        (GRPO(beta=0.05, scale_rewards=True), {"loss_type": "dr_grpo"}),
-        (GRPO(beta=0.05, length_normalize=True), {"loss_type": "grpo"}),
-        (GRPO(beta=0.05, entropy_weight=0.3), {"loss_type": "dr_grpo", "entropy_coef": 0.3}),
+        (grpo(beta=0.0), {"loss_type": "dr_grpo"}),
+        (grpo(beta=0.05), {"loss_type": "dr_grpo"}),
+        (grpo(beta=0.05, clip=0.2), {"loss_type": "dr_grpo", "epsilon": 0.2}),
+        (grpo(beta=0.05, importance_cap=2.0), {"loss_type": "dr_grpo"}),
+        (grpo(beta=0.05, scale_rewards=True), {"loss_type": "dr_grpo"}),
+        (grpo(beta=0.05, length_normalize=True), {"loss_type": "grpo"}),
+        (grpo(beta=0.05, entropy_weight=0.3), {"loss_type": "dr_grpo", "entropy_coef": 0.3}),
     ],
     ids=["plain", "kl", "clip", "importance_cap", "scale_rewards", "length_normalize", "entropy"],
 )
@@ -122,10 +122,10 @@ def test_grpo_is_that_of_trl(
     groups = _planned(algorithm, [_group(folders[0], prompt, length=length) for prompt in (1, 2, 3, 5)])
     if not algorithm.length_normalize:  # sum over tokens / (rows * LONGEST); the entropy term has no LONGEST
         policy, entropy = (
-            _ours(GRPO(**{**_options(algorithm), **term}), groups, folders, divide_by=len(groups) * factor)
+            _ours(replace(algorithm, **term), groups, folders, divide_by=len(groups) * factor)
             for term, factor in (({"entropy_weight": 0.0}, float(LONGEST)), ({}, 1.0))
         )
-        unscaled = _ours(GRPO(**{**_options(algorithm), "entropy_weight": 0.0}), groups, folders, divide_by=len(groups))
+        unscaled = _ours(replace(algorithm, entropy_weight=0.0), groups, folders, divide_by=len(groups))
         loss = policy.loss + entropy.loss - unscaled.loss
         gradients = {n: policy.gradients[n] + entropy.gradients[n] - unscaled.gradients[n] for n in policy.gradients}
         ours = Ours(loss, gradients, policy.batch, policy.rows)
@@ -193,10 +193,6 @@ def _ours(
 
 def _frozen(folder: Path) -> Policy:
     return Policy.frozen(folder, dtype=torch.float32, device=CPU)
-
-
-def _options(algorithm: GRPO) -> dict[str, Any]:
-    return {name: getattr(algorithm, name) for name in GRPO.__dataclass_fields__}
 
 
 # ---- TRL's side

@@ -11,6 +11,7 @@ import pytest
 
 from services.inference.engines import create_engine
 from services.inference.generator import Generator
+from syncline.cache import Cache
 from syncline.errors import EngineDead, ProbeMismatch
 from tests.integration.published import publish
 from tests.integration.tiny_models import make_tiny_model
@@ -24,7 +25,7 @@ async def test_a_reload_that_vllm_gets_wrong_is_found_and_the_generator_is_not_r
     handle = publish(tmp_path / "run", model, version=0)
     # Given vLLM's own handling of tied embeddings, without our cure
     engine = create_engine("vllm", {"cpu_kv_cache_bytes": 64 << 20, "tied_embeddings": "native"})
-    generator = Generator(engine)
+    generator = Generator(engine, cache=Cache(Path("never-made")))
     try:
         # When the engine loads without a complaint
         await engine.load(Path(handle.uri.removeprefix("file://")), dtype="float32")
@@ -42,7 +43,7 @@ async def test_a_reload_that_vllm_gets_wrong_is_found_and_the_generator_is_not_r
 async def test_with_the_cure_the_same_checkpoint_is_proven(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "model", seed=1, tied=True)
     later = make_tiny_model(tmp_path / "later", seed=2, tied=True)
-    generator = Generator(create_engine("vllm", {"cpu_kv_cache_bytes": 64 << 20}))
+    generator = Generator(create_engine("vllm", {"cpu_kv_cache_bytes": 64 << 20}), cache=Cache(Path("never-made")))
     try:
         for version, folder in enumerate((model, later)):
             times = await generator.load(publish(tmp_path / "run", folder, version=version))

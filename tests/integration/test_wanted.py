@@ -79,7 +79,6 @@ async def _registered(redis: Redis, name: str, *, phase: str) -> None:
         role="inference",
         id=name,
         address="127.0.0.1:1",
-        host="h",
         ttl_s=60.0,
         status=lambda: {"phase": phase},
     ).beat()

@@ -305,9 +305,9 @@ def test_evaluations_are_shown_with_intervals_the_best_one_and_what_was_answered
     hostile = "<img src=x onerror=\"document.title='owned'\">"
     for version, score in ((0, 0.25), (2, 0.75), (4, 0.5)):
         publish(run.folder, QUICKSTART / "seed-model", version=version, run_id=run.id, probe=[0.0] * 9)
-        coordinator.do(lambda version=version, score=score: evaluate(run, version, score, completion=hostile))
+        coordinator.wait_for(evaluate(run, version, score, completion=hostile))
     browser.open(f"{coordinator.url}/#/runs/{run.id}")
-    browser.until_text("At submission: evaluation.0.reward.endpoint: it does not answer")
+    browser.until_text("evaluation.0.reward.endpoint: it does not answer")
     browser.until_text("2 (0.750 on heldout)")
     assert browser.ask("document.querySelectorAll('#scores path.interval').length") == 1
     assert "heldout from 0.250 at version 0 to 0.500 at 4" in browser.ask(

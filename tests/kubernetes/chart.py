@@ -21,6 +21,7 @@ from tests.kubernetes.tools import CACHE, PROJECT, SCHEMAS, require
 CHART = PROJECT / "helm" / "syncline"
 VALUES = Path(__file__).parent / "values"
 DEFAULT, EVERYTHING, CPU = VALUES / "default.yaml", VALUES / "everything.yaml", CHART / "values-cpu.yaml"
+OBJECT_STORE = VALUES / "object-store.yaml"
 Manifest = dict[str, Any]
 
 

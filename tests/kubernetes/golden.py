@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from tests.kubernetes.chart import CPU, DEFAULT, EVERYTHING, render
+from tests.kubernetes.chart import CPU, DEFAULT, EVERYTHING, OBJECT_STORE, render
 
 FOLDER = Path(__file__).parent / "golden"
-CASES = {"default": DEFAULT, "cpu": CPU, "everything": EVERYTHING}
+CASES = {"default": DEFAULT, "cpu": CPU, "everything": EVERYTHING, "object-store": OBJECT_STORE}
 
 
 def wanted(case: str) -> str:

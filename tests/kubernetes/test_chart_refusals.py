@@ -12,6 +12,13 @@ from tests.kubernetes.test_chart_values import nested
 FAILS = {
     "storage.models.existingClaim=": "storage.models has neither a claim nor a class: set storage.models.existingClaim",
     "storage.runs.storageClass=nfs": "storage.runs has both a claim and a class: set storage.runs.existingClaim",
+    "storage.models.url=s3://lab/models": "storage.models has both a URL and a claim: leave",
+    "storage.records.existingClaim=a": "storage.records is for the coordinator alone",
+    "s3.existingSecret=a": "nothing lies there: set storage.models.url, storage.data.url or storage.runs.url",
+    "storage.data.existingClaim= storage.data.url=s3://lab/data quickstart.enabled=true": "set quickstart.enabled to",
+    "storage.models.existingClaim= storage.models.url=s3://lab/models judge.enabled=true judge.model=a": (
+        "judge.enabled serves a folder"
+    ),
     "redis.auth.password=a redis.auth.existingSecret=b": "set redis.auth.password or redis.auth.existingSecret",
     "redis.external.url=redis://a:1 redis.external.existingSecret=b": "set redis.external.url or",
     "redis.external.url=redis://a:1 redis.auth.password=b": "leave redis.auth alone",
@@ -46,6 +53,8 @@ NOT_IN_THE_SCHEMA = [
     "reward.verifierWorkers=0",
     "inference.gpus=2",
     "storage.models.s3=bucket",
+    "storage.models.url=https://bucket",
+    "hub.prefixes=hf://org",
     "unknown=1",
     "inference.replicas=many",
     "inference.autoscaling.kind=often",

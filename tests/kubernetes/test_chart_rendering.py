@@ -1,4 +1,4 @@
-"""What the chart installs: valid on every Kubernetes, closed by default, and only the edges of the design."""
+"""What the chart installs: valid on every Kubernetes, closed by default, with no connections but those needed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.kubernetes.chart import (
     CPU,
     DEFAULT,
     EVERYTHING,
+    OBJECT_STORE,
     Manifest,
     component,
     environment,
@@ -23,7 +24,9 @@ from tests.kubernetes.chart import (
 )
 from tests.kubernetes.settings_of import settings_of
 
-CASES = pytest.mark.parametrize("values", [DEFAULT, CPU, EVERYTHING], ids=["default", "cpu", "everything"])
+CASES = pytest.mark.parametrize(
+    "values", [DEFAULT, CPU, EVERYTHING, OBJECT_STORE], ids=["default", "cpu", "everything", "object store"]
+)
 FOR_THE_WATCH = {"SYNCLINE_KUBERNETES_NAMESPACE", "SYNCLINE_KUBERNETES_STATEFULSET"}
 SCRAPED = {"metricsFrom": [{"namespaceSelector": {}}]}
 

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from helm import document
-from tests.kubernetes.chart import CHART, CPU, DEFAULT, EVERYTHING, Manifest, Refused, helm, render, validate
+from tests.kubernetes.chart import (
+    CHART,
+    CPU,
+    DEFAULT,
+    EVERYTHING,
+    OBJECT_STORE,
+    Manifest,
+    Refused,
+    helm,
+    render,
+    validate,
+)
 from tests.kubernetes.tools import PROJECT
 
 pytestmark = pytest.mark.timeout(900)
@@ -22,6 +33,7 @@ LEAVES = [leaf for value in VALUES for leaf in value.leaves()]
 SURROUNDINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "everything": (EVERYTHING, {}),
     "default": (DEFAULT, {}),
+    "object store": (OBJECT_STORE, {}),
     "new claims": (CPU, {}),
     "several GPUs": (DEFAULT, {name: {"gpu": {"count": 4}} for name in ("inference", "judge", "rewardModel")}),
     "own secrets": (DEFAULT, {"auth": {"existingSecret": "a"}, "redis": {"auth": {"existingSecret": "b"}}}),
@@ -44,6 +56,7 @@ SAMPLES: dict[str, Any] = {
     "containerSecurityContext": {"readOnlyRootFilesystem": False},
     "resources": {"limits": {"memory": "3Gi"}},
     "size": "3Gi",
+    "cacheSize": "3Gi",
     "sharedMemory": "3Gi",
     "maxMemory": "3gb",
     "dnsPorts": [5353],
@@ -62,15 +75,19 @@ SAMPLES: dict[str, Any] = {
     "pullSecrets": ["sample"],
     "hostnames": ["sample"],
     "extraArgs": ["sample"],
-    "url": "redis://sample:6379",
+    "url": "s3://sample/sample",
+    "redis.external.url": "redis://sample:6379",
+    "prefixes": ["hf://sample"],
+    "storage.records.accessModes": ["ReadWriteMany"],
 }
 
 
 def another(leaf: document.Value) -> Any:
     """A value that differs from the default."""
     name = leaf.path.rpartition(".")[2]
-    if name in SAMPLES:
-        return SAMPLES[name]
+    for key in (leaf.path, name):
+        if key in SAMPLES:
+            return SAMPLES[key]
     if isinstance(leaf.default, bool):
         return not leaf.default
     if isinstance(leaf.default, int):
@@ -145,6 +162,10 @@ def _refusal(manifests: list[Manifest], what: str) -> str:
 
 
 @pytest.mark.parametrize("program", ["helm3", "helm4"])
-@pytest.mark.parametrize("values", [None, DEFAULT, CPU, EVERYTHING], ids=["none", "default", "cpu", "everything"])
+@pytest.mark.parametrize(
+    "values",
+    [None, DEFAULT, CPU, EVERYTHING, OBJECT_STORE],
+    ids=["none", "default", "cpu", "everything", "object store"],
+)
 def test_helm_finds_nothing_to_complain_about(program: str, values: Any) -> None:
     helm("lint", "--strict", str(CHART), *(["--values", str(values)] if values else []), program=program)

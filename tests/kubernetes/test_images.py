@@ -137,6 +137,7 @@ def test_an_image_holds_what_its_service_asks_for_and_no_more(service: str, imag
     packages = {package["name"].lower() for package in json.loads(listed)}
     assert {"syncline"} | HOLDS[service] <= packages
     assert not packages & HOLDS_NOT[service]
+    assert ("boto3" in packages) == (service != "reward"), "the reward service has nothing to do with an object store"
     assert identity == "10001"
 
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncline import checkpoints
+from syncline import checkpoints, published
 from syncline.errors import CheckpointError, DigestMismatch
+from syncline.storage import FolderStorage, prune
+from tests.integration.published import staged
 
 META = {
     "run_id": "r",
@@ -28,14 +30,20 @@ def fill(folder: Path) -> Mapping[str, Any]:
 
 
 def test_a_written_folder_verifies_and_names_itself(tmp_path: Path) -> None:
-    target = checkpoints.version_folder(tmp_path, 3)
-    manifest = checkpoints.write_folder(target, fill)
+    storage, target = FolderStorage(tmp_path), tmp_path / published.name_of(3)
+    manifest = storage.write(published.name_of(3), fill)
     assert checkpoints.verify_folder(target, digest=manifest.digest) == manifest
-    handle = checkpoints.handle_of(target)
+    handle = published.handle_of(storage, 3)
     assert (handle.version, handle.manifest_digest) == (3, manifest.digest)
-    assert checkpoints.stage(handle) == target
-    assert checkpoints.published(tmp_path) == [3]
+    assert staged(handle) == target
+    assert published.versions(storage) == [3]
     assert [path.name for path in target.parent.iterdir()] == ["v000003"], "no temporary folder is left"
+
+
+def test_a_handle_finds_its_folder_whatever_the_path_is_called(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path / "a run, 100% \u00fc")
+    storage.write(published.name_of(3), fill)
+    assert staged(published.handle_of(storage, 3)) == storage.root / published.name_of(3)
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -43,7 +51,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
         fill(folder)
         raise OSError(28, "No space left on device")
 
-    target = checkpoints.version_folder(tmp_path, 1)
+    target = tmp_path / published.name_of(1)
     with pytest.raises(CheckpointError, match=r"No space left.*free space"):
         checkpoints.write_folder(target, break_down)
     assert list(target.parent.iterdir()) == []
@@ -79,12 +87,12 @@ def test_truncation_a_missing_file_and_a_planted_file_are_found(tmp_path: Path) 
 
 
 def test_another_manifest_than_the_handles_is_refused(tmp_path: Path) -> None:
-    target = checkpoints.version_folder(tmp_path, 3)
-    checkpoints.write_folder(target, fill)
-    handle = checkpoints.handle_of(target)
-    checkpoints.write_folder(target, lambda folder: {**fill(folder), "version": 4})
+    storage = FolderStorage(tmp_path)
+    storage.write(published.name_of(3), fill)
+    handle = published.handle_of(storage, 3)
+    storage.write(published.name_of(3), lambda folder: {**fill(folder), "version": 4})
     with pytest.raises(DigestMismatch, match="the handle says"):
-        checkpoints.stage(handle)
+        staged(handle)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99, "files": {}, "meta": {}}', '{"format": 1}'])
@@ -97,12 +105,11 @@ def test_a_damaged_manifest_is_an_error_that_says_so(tmp_path: Path, text: str) 
 
 
 def test_pruning_keeps_the_newest_and_what_is_in_use(tmp_path: Path) -> None:
-    folders = [checkpoints.version_folder(tmp_path, version) for version in range(6)]
-    for folder in folders:
-        checkpoints.write_folder(folder, fill)
-    gone = checkpoints.prune(folders, keep=2, in_use=[folders[0]])
-    assert gone == folders[1:4]
-    assert checkpoints.published(tmp_path) == [0, 4, 5]
+    storage, names = FolderStorage(tmp_path), [published.name_of(version) for version in range(6)]
+    for name in names:
+        storage.write(name, fill)
+    prune(storage, names, keep=2, in_use=[names[0]])
+    assert published.versions(storage) == [0, 4, 5]
 
 
 def test_writing_the_same_folder_again_changes_nothing(tmp_path: Path) -> None:

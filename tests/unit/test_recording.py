@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from syncline import recording
+from syncline.errors import StorageError
 from syncline.rollout_rows import RolloutRow
+from syncline.storage import FolderStorage
 from tests.unit.test_rollout_rows import MINIMAL
 
 
@@ -17,18 +19,18 @@ def rows(*prompts: str) -> list[RolloutRow]:
 
 
 def test_steps_are_read_back_as_they_were_written(tmp_path: Path) -> None:
-    recording.write_step(tmp_path, 0, rows("a\u2028b", "c"))
-    recording.write_step(tmp_path, 1, [])
-    lines = list(recording.read_step(tmp_path, 0))
+    recording.write_step(FolderStorage(tmp_path), 0, rows("a\u2028b", "c"))
+    recording.write_step(FolderStorage(tmp_path), 1, [])
+    lines = list(recording.read_step(FolderStorage(tmp_path), 0))
     assert [RolloutRow.model_validate_json(line) for line in lines] == rows("a\u2028b", "c")
-    assert list(recording.read_step(tmp_path, 1)) == []
-    assert recording.recorded_steps(tmp_path) == [0, 1]
+    assert list(recording.read_step(FolderStorage(tmp_path), 1)) == []
+    assert recording.recorded_steps(FolderStorage(tmp_path)) == [0, 1]
 
 
 def test_a_repeated_step_replaces_what_was_there(tmp_path: Path) -> None:
-    recording.write_step(tmp_path, 3, rows("before"))
-    recording.write_step(tmp_path, 3, rows("after"))
-    (line,) = recording.read_step(tmp_path, 3)
+    recording.write_step(FolderStorage(tmp_path), 3, rows("before"))
+    recording.write_step(FolderStorage(tmp_path), 3, rows("after"))
+    (line,) = recording.read_step(FolderStorage(tmp_path), 3)
     assert RolloutRow.model_validate_json(line).prompt == "after"
 
 
@@ -36,18 +38,18 @@ def test_equal_rows_give_equal_bytes_and_files_in_a_row_are_one_file(tmp_path: P
     for run in ("a", "b"):
         (tmp_path / run).mkdir()
         for step in range(2):
-            recording.write_step(tmp_path / run, step, rows(f"prompt {step}"))
+            recording.write_step(FolderStorage(tmp_path / run), step, rows(f"prompt {step}"))
     packed = [b"".join(path.read_bytes() for path in sorted((tmp_path / run).rglob("*.gz"))) for run in ("a", "b")]
     assert packed[0] == packed[1]
     assert gzip.decompress(packed[0]).decode() == "".join(
-        line for step in range(2) for line in recording.read_step(tmp_path / "a", step)
+        line for step in range(2) for line in recording.read_step(FolderStorage(tmp_path / "a"), step)
     )
 
 
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recording.write_step(tmp_path, 0, rows("before"))
+    recording.write_step(FolderStorage(tmp_path), 0, rows("before"))
 
     def full(path: Path, content: bytes) -> int:
         with path.open("wb") as file:
@@ -55,16 +57,16 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        recording.write_step(tmp_path, 0, rows("after"))
-    (line,) = recording.read_step(tmp_path, 0)
+    with pytest.raises(StorageError, match="No space left"):
+        recording.write_step(FolderStorage(tmp_path), 0, rows("after"))
+    (line,) = recording.read_step(FolderStorage(tmp_path), 0)
     assert RolloutRow.model_validate_json(line).prompt == "before"
     assert len(list((tmp_path / "rollouts").iterdir())) == 1
 
 
 def test_what_lies_beyond_a_step_can_be_forgotten(tmp_path: Path) -> None:
     for step in range(4):
-        recording.write_step(tmp_path, step, rows("a"))
-    recording.forget_from(tmp_path, 2)
-    assert recording.recorded_steps(tmp_path) == [0, 1]
-    recording.forget_from(tmp_path / "no-such-run", 0)
+        recording.write_step(FolderStorage(tmp_path), step, rows("a"))
+    recording.forget_from(FolderStorage(tmp_path), 2)
+    assert recording.recorded_steps(FolderStorage(tmp_path)) == [0, 1]
+    recording.forget_from(FolderStorage(tmp_path / "no-such-run"), 0)

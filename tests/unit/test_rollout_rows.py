@@ -66,7 +66,7 @@ def test_a_row_is_one_line(group: ScoredGroup) -> None:
 
 
 def test_a_row_made_elsewhere_needs_only_what_trains() -> None:
-    row = RolloutRow.model_validate(MINIMAL | {"source": "somewhere else"})
+    row = RolloutRow.model_validate(MINIMAL)
     assert (row.samples[0].verdict, row.samples[0].finish_reason, row.version) == ("scored", "stop", 0)
     assert group_of(row, key=TaskKey()).verdicts[0].raw_score == 1.0
 
@@ -82,6 +82,9 @@ def test_a_row_made_elsewhere_needs_only_what_trains() -> None:
         {"reward": float("inf")},
         {"reward": None},
         {"verdict": "unavailable"},
+        {"reward": "1"},
+        {"token_ids": ["7", 2]},
+        {"finish_raeson": "length"},
     ],
 )
 def test_a_sample_that_cannot_train_is_no_row(sample: dict[str, Any]) -> None:

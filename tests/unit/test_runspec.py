@@ -49,14 +49,32 @@ def test_a_spec_survives_the_trip_as_json() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("colour", "blue", "colour: unknown key"),
+        ("colour", "blue", "colour: unknown key; allowed: name, seed, model"),
+        ("generation.temprature", 1, "unknown key; did you mean 'temperature'?; allowed: samples_per_prompt, temp"),
+        ("algorithm.nll_weigth", 1, "algorithm.nll_weigth: unknown key; did you mean 'nll_weight'?"),
+        ("tasks.0.reward.shape", [], "tasks.0.reward.shape: unknown key; did you mean 'shaping'?; allowed: type, shap"),
+        ("generation", [1], "generation: [1] is a list; allowed: a mapping"),
+        ("steps", 10**21, "steps: 1000000000000000000000 is out of range; allowed: <= 1000000"),
+        ("prompts_per_step", 10**12, "prompts_per_step: 1000000000000 is out of range; allowed: <= 65536"),
+        ("generation.max_tokens", 10**9, "generation.max_tokens: 1000000000 is out of range"),
+        ("checkpoints.every", 10**18, "checkpoints.every: 1000000000000000000 is out of range"),
+        (
+            "prompts_per_step",
+            65_536,
+            "prompts_per_step: 65536 prompts of 8 samples are 524288; allowed: at most 262",
+        ),
         ("sync.every", 3, "sync.every: unknown key"),
-        ("steps", "ten", "steps: 'ten'"),
+        ("steps", "ten", "steps: 'ten' is text; allowed: an integer"),
         ("steps", 0, "steps: 0 is out of range; allowed: >= 1"),
         ("sync.period", 0, "sync.period: 0 is out of range; allowed: >= 1 or 'never'"),
         ("sync.period", "sometimes", "sync.period: 'sometimes'"),
         ("sync.period", 11, "sync.period: 11 is more than the run's 10 steps"),
-        ("sync.changes", [{"step": 4, "period": 11}], "sync.changes.0.period: 11 is more than the run's 10 steps"),
+        (
+            "sync",
+            {"period": 2, "changes": [{"step": 4, "period": 11}]},
+            "sync.changes.0.period: 11 is more than the run's 10 steps",
+        ),
+        ("sync.changes", [{"step": 9, "period": 1}], "sync.changes.0.step: the next window after step 9 begins at 10"),
         ("rollouts", {"from": "rollouts.jsonl"}, "sync.period: rollouts from a file are of one fixed policy"),
         ("checkpoints.best", {"evaluation": "chat"}, "checkpoints.best.evaluation: there is no evaluation set 'chat'"),
         ("sync.lag", 2, "sync.lag: 2 is not known; allowed: 0 or 1"),
@@ -171,6 +189,6 @@ def test_a_document_that_is_no_mapping_is_refused(document: Any) -> None:
 
 
 def test_importing_the_run_spec_loads_nothing_heavy() -> None:
-    heavy = {"torch", "vllm", "grpc", "redis", "fastapi", "transformers"}
+    heavy = {"torch", "vllm", "grpc", "redis", "fastapi", "transformers", "boto3", "huggingface_hub"}
     code = f"import sys, syncline.runspec; found = {heavy!r} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": "shared"})

@@ -101,6 +101,27 @@ labels:
 {{ $storage.existingClaim | default (printf "%s-%s" (include "syncline.fullname" .root) .volume) }}
 {{- end }}
 
+{{/* Whether a volume of `storage` has no claim: it is in an object store, or (records) lies with the runs. */}}
+{{- define "syncline.unclaimed" -}}
+{{- if eq .volume "records" -}}
+{{ if not .root.Values.storage.runs.url }}true{{ end }}
+{{- else -}}
+{{ if (index .root.Values.storage .volume).url }}true{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* Whether a component talks to the object store: `s3` are the volumes of `storage` that it reads or writes. */}}
+{{- define "syncline.usesS3" -}}
+{{- range .s3 -}}
+{{ if (index $.root.Values.storage .).url }}true{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* Whether a component talks to the hub: those with `hub: true`, where the installation opens it. */}}
+{{- define "syncline.usesHub" -}}
+{{ if and .hub .root.Values.hub.prefixes }}true{{ end }}
+{{- end }}
+
 {{/* A secret's value: the given one, else the one that the cluster has, else a new one. */}}
 {{- define "syncline.keptSecret" -}}
 {{- $there := (lookup "v1" "Secret" .root.Release.Namespace .secret) | default dict -}}

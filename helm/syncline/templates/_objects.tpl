@@ -53,7 +53,7 @@ spec:
 
 {{/*
 A network policy: edges are written as `ingress` and `egress` lists of {component, port}; no port is every port. Those
-with `redis: true` may reach Redis, and ask for names.
+with `redis: true` may reach Redis, and ask for names; `s3` and `hub` are as in "syncline.usesS3" and "syncline.usesHub".
 */}}
 {{- define "syncline.networkPolicy" -}}
 {{- if .root.Values.networkPolicy.enabled -}}
@@ -138,6 +138,20 @@ spec:
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
   {{- with $network.kubernetesApiTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- if include "syncline.usesS3" . }}
+- ports: [{port: {{ .root.Values.s3.port }}, protocol: TCP}]
+  {{- with .root.Values.s3.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- if include "syncline.usesHub" . }}
+- ports: [{port: 443, protocol: TCP}]
+  {{- with .root.Values.hub.to }}
   to:
     {{- toYaml . | nindent 4 }}
   {{- end }}

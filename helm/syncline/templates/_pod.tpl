@@ -157,12 +157,57 @@ lifecycle:
   value: /models
 - name: SYNCLINE_DATA_ROOT
   value: /data
-- name: HF_HUB_OFFLINE
-  value: "1"
+{{- include "syncline.remoteEnv" . }}
 - name: HOME # caches, of transformers, vLLM, Triton and torch
   value: /tmp
 {{ include "syncline.userEnv" . }}
 {{- include "syncline.redisEnv" .root }}
+{{- end }}
+
+{{/* Object store and hub, for the components that talk to them; the others ask nobody. */}}
+{{- define "syncline.remoteEnv" }}
+{{- if include "syncline.usesHub" . }}
+{{- with .root.Values.hub.existingSecret }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.root.Values.hub.existingSecretKey }}
+{{- end }}
+{{- else }}
+- name: HF_HUB_OFFLINE
+  value: "1"
+{{- end }}
+{{- if or (include "syncline.usesS3" .) (include "syncline.usesHub" .) }}
+- name: SYNCLINE_CACHE_ROOT
+  value: /cache
+- name: HF_HOME
+  value: /cache/hub
+{{- end }}
+{{- if include "syncline.usesS3" . }}
+{{- with .root.Values.s3 }}
+{{- with .endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ . }}
+{{- end }}
+{{- with .region }}
+- name: AWS_REGION
+  value: {{ . }}
+{{- end }}
+{{- if .existingSecret }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .accessKeyIdKey }}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .secretAccessKeyKey }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "syncline.redisEnv" }}
@@ -214,12 +259,18 @@ lifecycle:
   mountPath: /dev/shm
 {{- end }}
 {{- range $volume, $mode := .storage }}
+{{- if not (include "syncline.unclaimed" (dict "root" $.root "volume" $volume)) }}
 - name: {{ $volume }}
-  mountPath: /{{ $volume }}
+  mountPath: /{{ ternary "runs" $volume (eq $volume "records") }}
   readOnly: {{ eq $mode "read" }}
   {{- with (index $.root.Values.storage $volume).subPath }}
   subPath: {{ . }}
   {{- end }}
+{{- end }}
+{{- end }}
+{{- if or (include "syncline.usesS3" .) (include "syncline.usesHub" .) }}
+- name: cache
+  mountPath: /cache
 {{- end }}
 {{- with .values.extraVolumeMounts }}
 {{ toYaml . }}
@@ -236,9 +287,16 @@ lifecycle:
     sizeLimit: {{ . }}
 {{- end }}
 {{- range $volume, $mode := .storage }}
+{{- if not (include "syncline.unclaimed" (dict "root" $.root "volume" $volume)) }}
 - name: {{ $volume }}
   persistentVolumeClaim:
     claimName: {{ include "syncline.claim" (dict "root" $.root "volume" $volume) }}
+{{- end }}
+{{- end }}
+{{- if or (include "syncline.usesS3" .) (include "syncline.usesHub" .) }}
+- name: cache
+  emptyDir:
+    sizeLimit: {{ .values.cacheSize }}
 {{- end }}
 {{- with .values.extraVolumes }}
 {{ toYaml . }}

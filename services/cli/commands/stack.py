@@ -10,6 +10,7 @@ import typer
 
 from services.cli.options import (
     DEFAULT_SERVER,
+    ENGINE,
     STACK,
     Engine,
     Folder,
@@ -20,7 +21,6 @@ from services.cli.options import (
     RewardModel,
     Server,
     Token,
-    WhichEngine,
     api_at,
     print_json,
     progress_console,
@@ -32,7 +32,7 @@ app = typer.Typer()
 @app.command()
 def up(
     generators: Generators = 1,
-    engine: WhichEngine = Engine.VLLM,
+    engine: Engine = ENGINE,
     reward_model: RewardModel = None,
     port: Port = 8080,
     folder: Folder = STACK,
@@ -52,7 +52,7 @@ def up(
             folder.resolve(),
             port=port,
             generators=generators,
-            engine=engine.value,
+            engine=engine,
             project=Path.cwd(),
             reward_model=reward_model.resolve() if reward_model else None,
             lifeline=False,

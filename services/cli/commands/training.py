@@ -9,6 +9,7 @@ import typer
 
 from services.cli.options import (
     DEFAULT_SERVER,
+    ENGINE,
     EXIT_INTERRUPTED,
     STACK,
     Engine,
@@ -23,7 +24,6 @@ from services.cli.options import (
     Server,
     SpecFile,
     Token,
-    WhichEngine,
     api_at,
     exit_as,
     print_json,
@@ -39,7 +39,7 @@ def run(
     set_: Overrides = None,
     from_: From = "",
     generators: Generators = 1,
-    engine: WhichEngine = Engine.VLLM,
+    engine: Engine = ENGINE,
     reward_model: RewardModel = None,
     port: Port = 8080,
     server: Server = "",
@@ -58,7 +58,7 @@ def run(
         folder=folder.resolve(),
         port=port,
         generators=generators,
-        engine=engine.value,
+        engine=engine,
         project=_project(spec),
         reward_model=reward_model.resolve() if reward_model else None,
     )

@@ -1,12 +1,21 @@
-"""Bounds request bodies, whether their length is told beforehand or they come in chunks."""
+"""Request bodies: bounded, whether their length is told beforehand or they come in chunks, and read strictly."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.coordinator.api import problems
+from syncline.documents import from_json, from_yaml
+from syncline.errors import InvalidSpec
+from syncline.spec_problems import problems_of
 
+BodyModel = TypeVar("BodyModel", bound=BaseModel)
 LONGEST_BYTES = 1 << 20
 _REFUSAL = f"bodies are at most {LONGEST_BYTES} bytes"
 
@@ -36,3 +45,26 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+async def document(request: Request) -> Any:
+    """The body as a value: JSON, or YAML where the content type says so. Raises InvalidSpec.
+
+    Any other content type is taken for JSON: it is what `curl -d` sends, and this API reads nothing else.
+    """
+    body = await request.body()
+    if "yaml" in request.headers.get("content-type", ""):
+        return from_yaml(body, where="body", aliases=False)
+    return from_json(body, where="body")
+
+
+def read_as(model: type[BodyModel]) -> Callable[[Request], Awaitable[BodyModel]]:
+    """A dependency: the body as `model`. Raises InvalidSpec."""
+
+    async def read(request: Request) -> BodyModel:
+        try:
+            return model.model_validate(await document(request))
+        except ValidationError as error:
+            raise InvalidSpec(problems_of(error.errors(include_url=False), model)) from None
+
+    return read

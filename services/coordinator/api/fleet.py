@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
 from services.coordinator import metrics, pods
+from services.coordinator.api.bodies import read_as
 from services.coordinator.fleet import Fleet, describe
 from services.coordinator.runs import Runs
 from services.coordinator.scaling import Scale
 from syncline.errors import SynclineError
-from syncline.rewardspec import Part
+from syncline.spec_part import Part
 from syncline.state import RunState
 from syncline.streams import memory, ping
 
@@ -24,7 +25,7 @@ router = APIRouter(tags=["fleet"])
 class FleetChange(Part):
     """What of the fleet can be changed."""
 
-    replicas: int = Field(ge=0, le=10_000)
+    replicas: int = Field(strict=True, ge=0, le=10_000)
 
 
 def fleet_of(request: Request) -> Fleet:
@@ -59,7 +60,9 @@ async def get_fleet(request: Request) -> dict[str, Any]:
 
 
 @router.patch("/v1/fleet", status_code=202, operation_id="changeFleet", summary="More or fewer generators")
-async def change_fleet(request: Request, change: FleetChange) -> dict[str, Any]:
+async def change_fleet(
+    request: Request, change: Annotated[FleetChange, Depends(read_as(FleetChange))]
+) -> dict[str, Any]:
     """In the middle of a run too: joiners get the current weights, and leavers hand their work back.
 
     409 where nobody can be asked: generators that were started by hand, or that an autoscaler counts.

@@ -44,7 +44,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_bad_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [asdict(found) for found in problems_of(error.errors())]
+        details = [{**detail, "loc": detail["loc"][1:]} for detail in error.errors()]  # users never wrote "query"
+        fields = [asdict(found) for found in problems_of(details)]
         return problem(422, "invalid_request", "the request was refused; nothing was changed", errors=fields)
 
     @app.exception_handler(HTTPException)

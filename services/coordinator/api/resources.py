@@ -20,7 +20,6 @@ def run_resource(run: Run) -> dict[str, Any]:
     """A run as GET /v1/runs/{id} shows it."""
     record = run.record
     last = run.series["steps"][-1] if run.series["steps"] else None
-    model = model_folder(run)
     here = f"/v1/runs/{run.id}"
     return {
         "id": run.id,
@@ -41,7 +40,7 @@ def run_resource(run: Run) -> dict[str, Any]:
         "warnings": record.warnings,
         "spec": run.spec.model_dump(mode="json"),
         "folder": str(run.folder.resolve()),
-        "model_folder": str(model) if model else None,
+        "model_folder": model_folder(run),
         "summary_path": str(summary_path(run).resolve()),
         "links": {
             "self": here,

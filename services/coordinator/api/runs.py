@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from services.coordinator.api.bodies import document, read_as
 from services.coordinator.api.resources import page, run_resource
 from services.coordinator.best import best_version
 from services.coordinator.export import Form, exported
 from services.coordinator.runs import Runs
 from services.coordinator.store import Run, Series
-from syncline import checkpoints
-from syncline.rewardspec import Part
+from syncline import published
 from syncline.runspec import SyncPeriod
+from syncline.spec_part import Part
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -50,7 +51,7 @@ PageToken = Annotated[str, Query(description="next_page_token of the page before
 async def create_run(
     runs: TheRuns,
     response: Response,
-    spec: Annotated[dict[str, Any], Body(description="the run spec; see the README")],
+    spec: Annotated[Any, Depends(document)],
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> dict[str, Any]:
     """Checks the run spec against files, model and rewards, and queues the run. Nothing starts if it is refused.
@@ -92,7 +93,9 @@ async def resume_run(run_id: str, runs: TheRuns) -> dict[str, Any]:
 
 
 @router.patch("/{run_id}", operation_id="changeRun", summary="Change the sync period of a run")
-async def change_run(run_id: str, runs: TheRuns, change: RunChange) -> dict[str, Any]:
+async def change_run(
+    run_id: str, runs: TheRuns, change: Annotated[RunChange, Depends(read_as(RunChange))]
+) -> dict[str, Any]:
     """Takes effect at the next window of which no prompt is admitted yet."""
     return run_resource(await runs.change_period(run_id, change.sync.period))
 
@@ -108,20 +111,20 @@ async def list_samples(run: TheRun, page_size: PageSize = 100, page_token: PageT
 
 
 @router.get("/{run_id}/checkpoints", operation_id="listCheckpoints", summary="Published weights on storage")
-async def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
+def list_checkpoints(run: TheRun, page_size: PageSize = 100, page_token: PageToken = "") -> dict[str, Any]:
     """`best` marks the best one so far. `kept` ones stay on storage when newer ones come: that, and the seed."""
-    versions, following = page(checkpoints.published(run.folder), size=page_size, token=page_token)
+    versions, following = page(published.versions(run.storage), size=page_size, token=page_token)
     best = (best_version(run) or {}).get("version")
     rows = []
     for version in versions:
-        folder = checkpoints.version_folder(run.folder, version)
-        manifest = checkpoints.read_manifest(folder)
+        name = published.name_of(version)
+        manifest = run.storage.manifest(name)
         rows.append(
             {
                 "version": version,
                 "best": version == best,
                 "kept": version in (0, best) or run.state.terminal,
-                "folder": str(folder.resolve()),
+                "folder": run.storage.place_of(name),
                 "manifest_digest": manifest.digest,
                 "bytes": sum(size for size, _ in manifest.files.values()),
             }

@@ -110,7 +110,7 @@ function generatorRow(one, wanted) {
 
 /** @param {Record<string, any>} one */
 function rewardRow(one) {
-  const waiting = one.waiting || one.error;
+  const waiting = Object.values(one.waiting ?? {}).join("; ") || one.error;
   return {
     key: one.id,
     cells: [

@@ -6,7 +6,7 @@ import { Table, h } from "./dom.js";
 import { clock, plural, sentence } from "./words.js";
 
 const SHOWN = 15;
-const KINDS = ["state", "message", "sync", "checkpoint", "fleet", "evaluation", "best", "warning"];
+const KINDS = ["state", "message", "period", "sync", "checkpoint", "fleet", "evaluation", "best", "warning"];
 
 export class EventLog {
   constructor() {

@@ -50,6 +50,7 @@ export class RunView {
     this.read = -1;
     this.listening = false;
     this.drawn = "";
+    this.warned = "";
     this.ring = () => {};
 
     this.heading = h("h1", { tabindex: -1 }, id);
@@ -210,10 +211,10 @@ export class RunView {
     setAttribute(this.state, "class", `state ${run.state}`);
     setText(this.reason, doing(run));
     this.warnings.hidden = run.warnings.length === 0;
-    if (this.warnings.children.length !== run.warnings.length) {
-      this.warnings.replaceChildren(
-        ...run.warnings.map((/** @type {any} */ one) => h("li", {}, `At submission: ${warning(one)}`)),
-      );
+    const warnings = run.warnings.map(warning);
+    if (warnings.join() !== this.warned) {
+      this.warned = warnings.join();
+      this.warnings.replaceChildren(...warnings.map((/** @type {string} */ text) => h("li", {}, text)));
     }
     this.cancel.hidden = this.over;
     this.pause.hidden = run.state !== "running" && run.state !== "stalled";

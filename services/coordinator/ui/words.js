@@ -128,7 +128,7 @@ export function doing(run) {
       if (step >= steps) return "All steps are made; the last evaluation is on its way.";
       return run.reason || "Training.";
     case "succeeded":
-      return `All ${plural(steps, "step")} in ${duration(took)}.`;
+      return `All ${plural(steps, "step")} in ${duration(took)}. ${run.reason}`;
     case "failed":
       return run.reason || `It failed at step ${step}.`;
     default:
@@ -148,6 +148,8 @@ export function sentence(type, data) {
       return `${data.before ? `${data.before} to ${data.state}` : data.state}${data.reason ? `: ${data.reason}` : ""}`;
     case "checkpoint":
       return `version ${data.version} is published, manifest ${String(data.digest).slice(0, 12)}`;
+    case "period":
+      return `sync period ${data.period} from step ${data.from_step} on`;
     case "sync":
       return `generators are told to serve version ${data.version}; the learner is at step ${data.step}`;
     case "fleet":

@@ -1,4 +1,4 @@
-"""What a judge is asked. A run spec may bring a template of its own; see `JudgeReward.template`."""
+"""What a judge is asked. A run spec may bring a template of its own; see `JudgeSpec.template`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One check under a limit of CPU time. Runs in the main thread of a worker process and nowhere else.
+"""One check under a limit of CPU time. Runs in the main thread of a worker process, or of the process that forks them.
 
 CPU time, not wall time: a busy machine does not change verdicts. A signal ends the check in good order. It
 cannot interrupt long C code (a huge integer power): soon after, the kernel ends the process by a second one.
@@ -27,8 +27,19 @@ _KILL_AFTER_S = 0.25
 _CAUSE_CHARS = 120
 
 
+_WARM_UP_CPU_S = 60.0
+
+
 class OutOfTime(BaseException):
     """No Exception: a library's own handlers let it pass."""
+
+
+def warm_up() -> None:
+    """Have every verifier load and build, in the process that workers are forked from, what its checks need."""
+    for name, verifier in VERIFIERS.items():
+        for gold, completion in verifier.warm_up:
+            answer = completion if verifier.cut is None else verifier.cut(completion, longest=len(completion))
+            check(Question(name, verifier.cut_gold(gold), answer or ""), cpu_s=_WARM_UP_CPU_S)
 
 
 def check(question: Question, *, cpu_s: float) -> Outcome:
@@ -39,8 +50,9 @@ def check(question: Question, *, cpu_s: float) -> Outcome:
 
 
 def _within(question: Question, cpu_s: float) -> Outcome:
-    signal.signal(signal.SIGPROF, _out_of_time)
-    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)  # which ends the process
+    if signal.getsignal(signal.SIGPROF) is not _out_of_time:
+        signal.signal(signal.SIGPROF, _out_of_time)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)  # which ends the process
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s + _KILL_AFTER_S)
         signal.setitimer(signal.ITIMER_PROF, cpu_s, _REPEAT_S)

@@ -6,9 +6,10 @@
     outcome = await pool.ask(Question("math", gold="1/2", answer="2/4"))
 
 Every check is first tried for a moment by one of the quick workers. Honest answers end there, in
-milliseconds. What does not end there is no verdict: it goes to one of the patient workers, which give
-it its whole limit, and which the kernel lets run where the quick ones leave it time. So hostile
-answers wait for each other, and honest ones hardly for them.
+milliseconds. What does not end there is no verdict: it goes to one of the patient workers, which the
+kernel lets run where the quick ones leave it time. They try it for longer, and then for its whole
+limit, and take first what has used least. So hostile answers wait for each other, and honest ones,
+also the slow ones, hardly for them.
 
 Three limits stand around a check, each for when the one before it fails: the worker's own CPU limit, the
 kernel's (a CPU timer that kills, RLIMIT_AS), and the pool's wall-clock deadline with SIGKILL.
@@ -17,20 +18,23 @@ kernel's (a CPU timer that kills, RLIMIT_AS), and the pool's wall-clock deadline
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from services.reward.verifiers.lanes import Asked, Lane
 from services.reward.verifiers.processes import Worker, WorkerEnded, Zygote
-from services.reward.verifiers.wire import BUNCH, Limits, Outcome, Question
+from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import Unavailable
 
 log = structlog.get_logger()
 
 _QUICK_CPU_S = 0.05
+_LONGER_CPU_S = 0.3
+"""Of the second try: what is honest and still running after it is hardly to be found."""
 _DEPTH = 32
 """Questions that a quick worker may hold, so that it never waits for this process between two checks."""
 _NICENESS = 5
@@ -38,51 +42,6 @@ _NICENESS = 5
 _SELF_TEST_S = 30.0
 _ATTEMPTS = 3
 _FAILURES_IN_A_ROW = 3
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    question: Question
-    outcome: asyncio.Future[Outcome]
-    losses: int = 0
-    """Patient workers that were lost over it."""
-
-
-class _Lane:
-    """Questions that wait for a worker of one kind. Fair: nobody takes more than a share of what there is."""
-
-    def __init__(self, *, workers: int, niceness: int, depth: int, cpu_s: float, wall_s: float) -> None:
-        self.workers = workers
-        self.niceness = niceness
-        self.depth = depth
-        self.cpu_s = cpu_s
-        self.wall_s = wall_s
-        self._waiting: deque[_Asked] = deque()
-        self._news = asyncio.Event()
-
-    def add(self, asked: _Asked) -> None:
-        self._waiting.append(asked)
-        self._news.set()
-
-    def put_back(self, some: deque[_Asked]) -> None:
-        self._waiting.extendleft(reversed(some))
-        self._news.set()
-
-    async def some(self) -> None:
-        """Return when a question waits."""
-        while not self._waiting:
-            self._news.clear()
-            await self._news.wait()
-
-    def take(self, *, held: int) -> list[_Asked]:
-        """Questions for a worker that holds `held`."""
-        share = -(-len(self._waiting) // self.workers)
-        return [self._waiting.popleft() for _ in range(min(share, self.depth - held))]
-
-    def drop_all(self) -> list[_Asked]:
-        dropped = list(self._waiting)
-        self._waiting.clear()
-        return dropped
 
 
 class VerifierPool:
@@ -94,16 +53,11 @@ class VerifierPool:
         self.error = ""
         """The last failure in words."""
         self._memory_mb = limits.memory_mb
-        self._quick = _Lane(
-            workers=workers,
-            niceness=0,
-            depth=_DEPTH,
-            cpu_s=min(_QUICK_CPU_S, limits.cpu_s),
-            wall_s=wall_s,
-        )
-        self._patient = _Lane(
-            workers=(workers + 1) // 2, niceness=_NICENESS, depth=1, cpu_s=limits.cpu_s, wall_s=wall_s
-        )
+        self._wall_s = wall_s
+        self._tries_s = sorted({min(cpu_s, limits.cpu_s) for cpu_s in (_QUICK_CPU_S, _LONGER_CPU_S, limits.cpu_s)})
+        self._quick = Lane(workers=workers, niceness=0, depth=_DEPTH)
+        self._patient = Lane(workers=(workers + 1) // 2, niceness=_NICENESS, depth=1)
+        self._numbers = itertools.count()
         self._zygote: Zygote | None = None
         self._first: asyncio.Future[Worker]
         self._drivers: set[asyncio.Task[None]] = set()
@@ -120,14 +74,14 @@ class VerifierPool:
         return self._quick.workers + self._patient.workers
 
     def ask(self, question: Question) -> asyncio.Future[Outcome]:
-        """What becomes of one check: always an outcome, or Unavailable when there is no verifier any more.
+        """What becomes of one check: an outcome, or Unavailable when no worker lives long enough to give one.
 
-        A worker that is killed or frozen from outside says nothing about the answer: the check is
-        repeated. But not for ever, as an answer may get its worker killed (by the system, out of memory).
+        A worker that is killed or frozen from outside says nothing about the answer: the check is repeated, up to
+        three times.
         """
-        asked = _Asked(question, asyncio.get_running_loop().create_future())
+        asked = Asked(next(self._numbers), question, asyncio.get_running_loop().create_future())
         if self._over:
-            asked.outcome.set_exception(Unavailable(f"the verifier has ended; {self.error or 'see the log'}"))
+            asked.outcome.set_exception(self._has_ended())
         else:
             self._quick.add(asked)
         return asked.outcome
@@ -137,7 +91,7 @@ class VerifierPool:
         failures = 0
         try:
             while failures < _FAILURES_IN_A_ROW:
-                zygote = Zygote(memory_mb=self._memory_mb, joined=self._join)
+                zygote = Zygote(memory_mb=self._memory_mb, wall_s=self._wall_s, joined=self._join)
                 try:
                     await zygote.start()
                     self._zygote = zygote
@@ -173,11 +127,16 @@ class VerifierPool:
     async def _self_test(self, zygote: Zygote) -> None:
         """A verifier that cannot tell equal from different must not give a single reward."""
         zygote.start_worker(niceness=self._quick.niceness)
-        worker = await self._first
+        try:
+            async with asyncio.timeout(_SELF_TEST_S):
+                worker = await self._first
+        except TimeoutError:
+            raise Unavailable(f"the first verifier worker did not start within {_SELF_TEST_S:g} s") from None
         for gold, equal in (("1/2", 1.0), ("1/3", 0.0)):
-            worker.ask([Question("math", gold=gold, answer="2/4")], cpu_s=_SELF_TEST_S)
+            worker.ask([(Question("math", gold=gold, answer="2/4"), _SELF_TEST_S)])
             try:
-                outcome = await worker.outcome(timeout_s=_SELF_TEST_S)
+                async with asyncio.timeout(_SELF_TEST_S):
+                    [outcome] = await worker.outcomes()
             except (TimeoutError, WorkerEnded) as error:
                 raise Unavailable(f"self-test: {error or 'no answer'}; check the installed math-verify") from None
             if outcome.status != "scored" or outcome.score != equal:
@@ -202,56 +161,67 @@ class VerifierPool:
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 
-    async def _drive(self, worker: Worker, lane: _Lane) -> None:
+    async def _drive(self, worker: Worker, lane: Lane) -> None:
         """Keep one worker busy until it is gone. What it leaves behind is asked again."""
-        held: deque[_Asked] = deque()
+        held: deque[Asked] = deque()
         try:
             while not worker.ended.done():
                 if not held:
                     await _first_of(lane.some(), worker.ended)
                     if worker.ended.done():
                         return
-                if 2 * len(held) <= lane.depth:
-                    taken = lane.take(held=len(held))
-                    if taken:
-                        worker.ask([asked.question for asked in taken], cpu_s=lane.cpu_s)
-                        held.extend(taken)
+                if 2 * len(held) <= lane.depth and (taken := lane.take(held=len(held))):
+                    worker.ask([(asked.question, self._tries_s[asked.tries]) for asked in taken])
+                    held.extend(taken)
                 if not held:  # another worker was faster
                     continue
-                outcome = await worker.outcome(timeout_s=lane.wall_s)
-                self._settle(held.popleft(), outcome, lane)
-                if outcome.last:
-                    return
-        except TimeoutError:
-            self._lost(held, lane, how=f"no answer in {lane.wall_s:g} s")
+                for outcome in await worker.outcomes():
+                    self._settle(held.popleft(), outcome)
+                    if outcome.last:
+                        return
         except WorkerEnded as ended:
-            self._lost(held, lane, how=ended.how, own_fault=ended.own_fault)
+            if ended.in_work is not None and ended.in_work < len(held):
+                asked = held[ended.in_work]
+                del held[ended.in_work]
+                self._lost(asked, ended, lane)
         finally:
             lane.put_back(held)
 
-    def _settle(self, asked: _Asked, outcome: Outcome, lane: _Lane) -> None:
-        if outcome.status == "timeout" and lane is self._quick:
-            self._patient.add(asked)
+    def _settle(self, asked: Asked, outcome: Outcome) -> None:
+        if outcome.status == "timeout" and asked.tries + 1 < len(self._tries_s):
+            self._try_longer(asked)
         elif not asked.outcome.done():
             asked.outcome.set_result(outcome)
 
-    def _lost(self, held: deque[_Asked], lane: _Lane, *, how: str, own_fault: bool = False) -> None:
-        """A worker went away over the first of these checks, or over one of its bunch, which it could not tell."""
-        if lane is self._quick:
-            for _ in range(min(BUNCH, len(held))):
-                self._patient.add(held.popleft())
+    def _try_longer(self, asked: Asked) -> None:
+        asked.tries += 1
+        self._patient.add(asked)
+
+    def _lost(self, asked: Asked, ended: WorkerEnded, lane: Lane) -> None:
+        """A worker went away in the middle of this check."""
+        if lane is self._quick and len(self._tries_s) > 1:
+            self._try_longer(asked)  # whatever it was, it shall not cost another quick worker
             return
-        asked = held.popleft()
         if self._zygote is not None:
-            log.warning("verifier_worker_lost", how=how)
+            log.warning("verifier_worker_lost", how=ended.how)
         asked.losses += 1
-        if own_fault:
-            self._settle(asked, Outcome("timeout", cause=f"verifier ended: {how}"), lane)
-        elif asked.losses >= _ATTEMPTS:
-            cause = f"{asked.losses} verifier workers were lost: {how}"
-            self._settle(asked, Outcome("timeout", cause=cause, accident=True), lane)
+        if ended.why == "time":
+            self._settle(asked, Outcome("timeout", cause=f"verifier ended: {ended.how}"))
+        elif asked.outcome.done():
+            pass
+        elif ended.why == "fault":
+            asked.outcome.set_result(Outcome("timeout", cause=f"verifier ended: {ended.how}"))
+        elif asked.losses < _ATTEMPTS:
+            lane.add(asked)
+        elif ended.why == "silence":
+            cause = f"{ended.how}, {asked.losses} times"
+            asked.outcome.set_result(Outcome("timeout", cause=cause, accident=True))
         else:
-            self._patient.add(asked)
+            problem = f"{asked.losses} verifier workers were killed over one answer, and not by us: {ended.how}"
+            asked.outcome.set_exception(Unavailable(f"{problem}; the log of the machine may say by whom"))
+
+    def _has_ended(self) -> Unavailable:
+        return Unavailable(f"the verifier has ended; {self.error or 'see the log'}")
 
     async def _end(self) -> None:
         """Nobody waits for a pool that has ended."""
@@ -262,11 +232,11 @@ class VerifierPool:
         for lane in (self._quick, self._patient):
             for asked in lane.drop_all():
                 if not asked.outcome.done():
-                    asked.outcome.set_exception(Unavailable(f"the verifier has ended; {self.error or 'see the log'}"))
+                    asked.outcome.set_exception(self._has_ended())
                     asked.outcome.exception()  # its asker may be gone
 
 
-async def _first_of(work: Coroutine[Any, Any, None], ended: asyncio.Future[int | None]) -> None:
+async def _first_of(work: Coroutine[Any, Any, None], ended: asyncio.Future[Any]) -> None:
     waiting: asyncio.Future[Any] = asyncio.ensure_future(work)
     try:
         await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)

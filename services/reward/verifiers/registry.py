@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from services.reward.verifiers.answers import answer_in, gold_in
 from services.reward.verifiers.exact_match import exact_match
-from services.reward.verifiers.math import equal
+from services.reward.verifiers.math import WARM_UP, equal
 from services.reward.verifiers.pattern import pattern
 from services.reward.verifiers.verifier import Verifier
 
 VERIFIERS: Mapping[str, Verifier] = {
-    "math": Verifier(equal, cut=answer_in, cut_gold=gold_in),
+    "math": Verifier(equal, cut=answer_in, cut_gold=gold_in, warm_up=WARM_UP),
     "exact_match": Verifier(exact_match),
     "pattern": Verifier(pattern, needs_answer=False),
 }

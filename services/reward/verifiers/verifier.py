@@ -10,7 +10,7 @@ up or crash, and it must keep nothing between two calls.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_type_hints
@@ -51,6 +51,9 @@ class Verifier:
     """None: it sees the whole completion."""
     cut_gold: Callable[[str], str] = str
     """Brings the gold answer into the form that `check` wants."""
+    warm_up: Sequence[tuple[str, str]] = ()
+    """(answer, completion) pairs that are checked once before any worker is forked. What these checks load or build,
+    all workers share: a library that is slow at first costs no sample its time limit."""
 
     def read_options(self, options: Mapping[str, JsonValue]) -> dict[str, Any]:
         """The options as `check` wants them. Raises InvalidSpec with every one that it does not take."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -66,7 +66,8 @@ class Outcome:
         return replace(self, last=True)
 
     def to_line(self) -> bytes:
-        return json.dumps(astuple(self)).encode() + b"\n"
+        fields = [self.status, self.score, self.cause, self.seconds, self.bug, self.accident, self.last]
+        return json.dumps(fields).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Outcome:
@@ -88,21 +89,24 @@ class Kind(IntEnum):
     """Zygote: worker `pid` ended with `code` (minus the signal's number if it was killed)."""
 
 
-_MESSAGE = struct.Struct("!Bii")
+_MESSAGE = struct.Struct("!BiiQ?")
 MESSAGE_BYTES = _MESSAGE.size
-
-
-def pack(kind: Kind, *, pid: int = 0, code: int = 0) -> bytes:
-    return _MESSAGE.pack(kind, pid, code)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     kind: Kind
-    pid: int
-    code: int
+    pid: int = 0
+    code: int = 0
+    begun: int = 0
+    """Checks that a worker that ended had begun."""
+    grown: bool = False
+    """Whether a worker that ended held more memory than one may keep."""
 
+    def to_bytes(self) -> bytes:
+        return _MESSAGE.pack(self.kind, self.pid, self.code, self.begun, self.grown)
 
-def unpack(data: bytes) -> Message:
-    kind, pid, code = _MESSAGE.unpack(data)
-    return Message(Kind(kind), pid, code)
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Message:
+        kind, *fields = _MESSAGE.unpack(data)
+        return cls(Kind(kind), *fields)

@@ -1,6 +1,6 @@
 """The process that all verifier workers are forked from: `python -m services.reward.verifiers.zygote FD MEMORY_MB`.
 
-It imports every verifier once (the algebra takes 0.5 to 3 seconds) and then forks, so that a killed
+It imports every verifier once and warms it up (the algebra takes 1 to 4 seconds) and then forks, so that a killed
 worker is replaced within milliseconds. It has one thread, holds no connection and no secret of the
 service, and never looks at a completion: only its children do, one at a time, under limits. It is their
 parent, so it alone kills them and tells how they ended: no signal ever hits a process that took over a pid.
@@ -10,34 +10,24 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 import resource
 import select
 import signal
 import socket
+import struct
 import sys
 from contextlib import suppress
+from typing import BinaryIO
 
 import math_verify  # noqa: F401 - so that all children have it
 
 from services.reward.verifiers import limited
-from services.reward.verifiers.wire import BUNCH, END_OF_QUESTIONS, MESSAGE_BYTES, Kind, Question, pack, unpack
+from services.reward.verifiers.wire import BUNCH, END_OF_QUESTIONS, MESSAGE_BYTES, Kind, Message, Question
 
 _PR_SET_PDEATHSIG = 1
-_WARM_UP = (
-    "1,234",
-    "0.5",
-    r"\frac{1}{2}",
-    r"-3\sqrt{2}",
-    "x^2 - 3x + 2",
-    r"\{1, 2\}",
-    r"[1, 2) \cup (3, \infty)",
-    r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
-    r"2 + 3\pi",
-    r"90^\circ",
-    r"5\text{ cm}",
-    "x = 5",
-)
+_COUNT = struct.Struct("=Q")
 _BUNCH_S = 0.01
 """A bunch of outcomes is told when it took longer than this."""
 
@@ -45,59 +35,79 @@ _BUNCH_S = 0.01
 def main() -> None:
     """Serve the pool on the inherited socket until it closes."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    memory_bytes = int(sys.argv[2]) << 20
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the service, which ends its workers itself
         signal.signal(number, signal.SIG_IGN)
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.set_wakeup_fd(wake)
-    limited.check(
-        Question("math", gold="1/2", answer="2/4"), cpu_s=60.0
-    )  # builds parsers and patterns that all children then share
+    limited.warm_up()
     gc.collect()
     gc.freeze()
-    control.sendall(pack(Kind.READY))
-
-    children: set[int] = set()
-    while True:
-        readable, _, _ = select.select([control.fileno(), woken], [], [])
-        if woken in readable:
-            os.read(woken, 4096)
-            _report_ended(control, children)
-        if control.fileno() not in readable:
-            continue
-        data, sockets, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
-        if not data:
-            return  # the service is gone; the children follow
-        message = unpack(data)
-        if message.kind is Kind.KILL and message.pid in children:
-            os.kill(message.pid, signal.SIGKILL)
-        elif message.kind is Kind.START:
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                for fd in (woken, wake):
-                    os.close(fd)
-                control.close()
-                _work(socket.socket(fileno=sockets[0]), memory_bytes, niceness=message.code)
-            os.close(sockets[0])
-            children.add(pid)
-            control.sendall(pack(Kind.STARTED, pid=pid))
+    with suppress(ConnectionError):  # the service is gone; the children follow
+        Zygote(control, memory_bytes=int(sys.argv[2]) << 20).serve()
 
 
-def _report_ended(control: socket.socket, children: set[int]) -> None:
-    with suppress(ChildProcessError):
+class Zygote:
+    """Forks workers when it is told to, and tells how they ended."""
+
+    def __init__(self, control: socket.socket, *, memory_bytes: int) -> None:
+        self._control = control
+        self._memory_bytes = memory_bytes
+        self._begun: dict[int, mmap.mmap] = {}
+        """By pid: memory that is shared with the worker, in which it counts the checks that it begins."""
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._wake)
+
+    def serve(self) -> None:
+        """Until the service closes its end."""
+        self._tell(Message(Kind.READY))
         while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
+            readable, _, _ = select.select([self._control.fileno(), self._woken], [], [])
+            if self._woken in readable:
+                os.read(self._woken, 4096)
+                self._report_ended()
+            if self._control.fileno() not in readable:
+                continue
+            data, sockets, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 1)
+            if not data:
                 return
-            children.discard(pid)
-            control.sendall(pack(Kind.EXITED, pid=pid, code=os.waitstatus_to_exitcode(status)))
+            message = Message.from_bytes(data)
+            if message.kind is Kind.KILL and message.pid in self._begun:
+                os.kill(message.pid, signal.SIGKILL)
+            elif message.kind is Kind.START:
+                self._start(sockets[0], niceness=message.code)
+
+    def _start(self, connection: int, *, niceness: int) -> None:
+        begun = mmap.mmap(-1, _COUNT.size)
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for fd in (self._woken, self._wake):
+                os.close(fd)
+            self._control.close()
+            for other in self._begun.values():
+                other.close()
+            _work(socket.socket(fileno=connection), self._memory_bytes, niceness=niceness, begun=begun)
+        os.close(connection)
+        self._begun[pid] = begun
+        self._tell(Message(Kind.STARTED, pid=pid))
+
+    def _report_ended(self) -> None:
+        with suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                with self._begun.pop(pid) as begun:
+                    (count,) = _COUNT.unpack(begun)
+                code, grown = os.waitstatus_to_exitcode(status), _peak_bytes(usage) > self._memory_bytes // 2
+                self._tell(Message(Kind.EXITED, pid=pid, code=code, begun=count, grown=grown))
+
+    def _tell(self, message: Message) -> None:
+        self._control.sendall(message.to_bytes())
 
 
-def _work(connection: socket.socket, memory_bytes: int, *, niceness: int) -> None:
+def _work(connection: socket.socket, memory_bytes: int, *, niceness: int, begun: mmap.mmap) -> None:
     """The life of a worker: a line in, a line out, until the service closes. Never returns to the zygote's loop."""
     code = 1
     try:
@@ -110,29 +120,33 @@ def _work(connection: socket.socket, memory_bytes: int, *, niceness: int) -> Non
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with connection.makefile("rb") as requests:
-            told, spent_s = b"", 0.0
-            for number, line in enumerate(requests, start=1):
-                last = False
-                if line != END_OF_QUESTIONS:
-                    question, cpu_s = Question.from_line(line)
-                    outcome = limited.check(question, cpu_s=cpu_s)
-                    if _resident_bytes() > memory_bytes // 2:  # caches kept something huge: better a new worker
-                        outcome = outcome.ending()
-                    told, spent_s, last = told + outcome.to_line(), spent_s + outcome.seconds, outcome.last
-                if last or line == END_OF_QUESTIONS or spent_s > _BUNCH_S or number % BUNCH == 0:
-                    connection.sendall(told)
-                    told, spent_s = b"", 0.0
-                if last:
-                    break
+            _answer(requests, connection, memory_bytes, begun)
         code = 0
     finally:
         os._exit(code)  # no exit handlers, no traceback: both belong to the zygote
 
 
-def _resident_bytes() -> int:
-    """Largest memory this process ever held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
+def _answer(requests: BinaryIO, connection: socket.socket, memory_bytes: int, begun: mmap.mmap) -> None:
+    told, spent_s, count, last = b"", 0.0, 0, False
+    for line in requests:
+        if line != END_OF_QUESTIONS:
+            count += 1
+            _COUNT.pack_into(begun, 0, count)
+            question, cpu_s = Question.from_line(line)
+            outcome = limited.check(question, cpu_s=cpu_s)
+            if _peak_bytes(resource.getrusage(resource.RUSAGE_SELF)) > memory_bytes // 2:
+                outcome = outcome.ending()  # caches kept something huge: better a new worker
+            told, spent_s, last = told + outcome.to_line(), spent_s + outcome.seconds, outcome.last
+        if last or line == END_OF_QUESTIONS or spent_s > _BUNCH_S or count % BUNCH == 0:
+            connection.sendall(told)
+            told, spent_s = b"", 0.0
+        if last:
+            return
+
+
+def _peak_bytes(usage: resource.struct_rusage) -> int:
+    """Largest memory that a process ever held."""
+    return usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss << 10
 
 
 def _die_with_parent() -> None:

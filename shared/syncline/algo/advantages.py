@@ -1,4 +1,4 @@
-"""Group-relative advantages (paper section 3.2)."""
+"""Group-relative advantages (section 2.1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STD_EPS = 1e-6
 
 
 def group_advantages(rewards: Sequence[float], *, scale: bool) -> tuple[float, ...]:
-    """A_i = r_i - mean(r), with `scale` divided by (std(r) + 1e-6), std being the unbiased one.
+    """A_i = r_i - mean(r) as in eq. 1; `scale` divides by (std(r) + 1e-6), std being the unbiased one, as in fairseq2.
 
     They sum to 0 up to rounding, and are exactly 0 when all rewards tie.
     """

@@ -174,7 +174,8 @@ class LossOutput:
 
 
 class Algorithm(Protocol):
-    """One RL objective. Implementations are frozen dataclasses whose fields are the options of the run spec."""
+    """One RL objective. Implementations are frozen dataclasses whose fields are the options in a run spec; these are
+    checked, and have their defaults, in `syncline.algorithmspec`."""
 
     @property
     def uses_reference(self) -> bool:

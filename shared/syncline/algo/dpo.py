@@ -1,4 +1,4 @@
-"""DPO on one pair a prompt, with the optional terms of the paper (sections 3.1, 3.5, 3.6)."""
+"""DPO on one pair a prompt (eq. 3), with the optional terms of the paper: NLL and entropy (sections 4.2 and B.2)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class DPO:
 
     uses_reference: ClassVar[bool] = True
 
-    beta: float = 0.1
-    length_normalize: bool = False
-    nll_weight: float = 0.0
-    entropy_weight: float = 0.0
-    importance_cap: float | None = None
-    normalize: Literal["prompts", "pairs"] = "prompts"
+    beta: float
+    length_normalize: bool
+    nll_weight: float
+    entropy_weight: float
+    importance_cap: float | None
+    normalize: Literal["prompts", "pairs"]
 
     def plan(self, rewards: Sequence[float], rule: PairRule, rng: Random) -> GroupPlan:
         """One pair by the task's rule; only its two completions are forwarded."""
@@ -72,7 +72,7 @@ class DPO:
         return LossOutput((weight_P * loss_P).sum(), metrics)
 
     def denominator(self, plans: Sequence[GroupPlan], *, num_prompts: int) -> float:
-        """All prompts of the step (section 3.1), or the pairs found. All pairs of a prompt in GroupDPO count as one."""
+        """All prompts of the step, as in fairseq2, or the pairs found. A prompt's pairs in GroupDPO count as one."""
         if self.normalize == "prompts":
             return float(num_prompts)
         return max(1.0, sum(plan.pair_weight * len(plan.pairs) for plan in plans))

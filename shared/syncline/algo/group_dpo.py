@@ -1,4 +1,4 @@
-"""GroupDPO: DPO averaged over all pairs of a prompt (section 3.3)."""
+"""GroupDPO: DPO averaged over all pairs of a prompt (eq. 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GroupDPO + grpo_weight * GRPO (section 3.4)."""
+"""GroupDPO + grpo_weight * GRPO (sections 4.2 and B.2)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class GroupDPOGRPO(GroupDPO):
     The options of the preference loss are those of DPO; `importance_cap` holds for both terms, per pair and per token.
     """
 
-    grpo_weight: float = 0.01
-    grpo_beta: float = 0.001
-    scale_rewards: bool = False
+    grpo_weight: float
+    grpo_beta: float
+    scale_rewards: bool
 
     def plan(self, rewards: Sequence[float], rule: PairRule, rng: Random) -> GroupPlan:
         """All pairs, and all completions with their advantages. A tied group is dropped, as in GroupDPO.

@@ -1,4 +1,4 @@
-"""GRPO without length bias (section 3.2)."""
+"""GRPO without length bias (section 2.1, eq. 1)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,12 @@ class GRPO:
     token. With `clip` rho is the policy against the generator, as in PPO.
     """
 
-    beta: float = 0.001
-    length_normalize: bool = False
-    scale_rewards: bool = False
-    clip: float | None = None
-    entropy_weight: float = 0.0
-    importance_cap: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.clip is not None and self.importance_cap is not None:
-            raise ValueError("clip and importance_cap both correct for the generator; set one of them to null")
+    beta: float
+    length_normalize: bool
+    scale_rewards: bool
+    clip: float | None
+    entropy_weight: float
+    importance_cap: float | None
 
     @property
     def uses_reference(self) -> bool:

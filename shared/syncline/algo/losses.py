@@ -26,7 +26,7 @@ def sequence_log_probs(log_probs_RT: Tensor, mask_RT: Tensor, *, length_normaliz
 
 
 def dpo_margin(policy_R: Tensor, reference_R: Tensor, chosen_P: Tensor, rejected_P: Tensor, *, beta: float) -> Tensor:
-    """beta * [log pi(y_c) - log pi_ref(y_c)] - beta * [log pi(y_r) - log pi_ref(y_r)] -> [P] (section 3.1)."""
+    """beta * [log pi(y_c) - log pi_ref(y_c)] - beta * [log pi(y_r) - log pi_ref(y_r)] -> [P] (eq. 3)."""
     gain_R = policy_R - reference_R
     return beta * (gain_R[chosen_P] - gain_R[rejected_P])
 
@@ -37,7 +37,7 @@ def dpo(margin_P: Tensor) -> Tensor:
 
 
 def nll(log_probs_RT: Tensor, mask_RT: Tensor) -> Tensor:
-    """Negative log-likelihood per token, averaged over each completion -> [R] (section 3.5).
+    """Negative log-likelihood per token, averaged over each completion -> [R] (section B.2).
 
     The mean is within the completion, not over the tokens of the batch: else a pair's weight
     would depend on what it is batched with.
@@ -48,7 +48,7 @@ def nll(log_probs_RT: Tensor, mask_RT: Tensor) -> Tensor:
 def k3(log_probs_RT: Tensor, other_RT: Tensor) -> Tensor:
     """exp(d) - d - 1 with d = other - log_probs -> [R, T]: the k3 estimate of KL(pi || other), never negative.
 
-    It is unbiased for tokens that pi sampled (section 3.2).
+    It is unbiased for tokens that pi sampled. The paper leaves the KL term of eq. 1 out; fairseq2 uses this one.
     """
     difference_RT = other_RT - log_probs_RT
     return torch.expm1(difference_RT) - difference_RT

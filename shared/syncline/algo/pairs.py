@@ -1,4 +1,4 @@
-"""Pair rules: which completions of a group are preferred over which (paper section 4).
+"""Pair rules: which completions of a group are preferred over which (sections 3.1 and 3.2).
 
 A rule answers two questions: one pair of the group (DPO), or every pair (GroupDPO). Where there is none it names the
 cause, so that a run can tell easy prompts from hard ones.

@@ -100,6 +100,11 @@ class Schedule:
         """The sync period of the window that holds `step`."""
         return self._stretch(step).period
 
+    @property
+    def last_start(self) -> int:
+        """First step of the last period; it may lie beyond the end of the run."""
+        return self._stretches[-1].start
+
     def staleness(self, step: int) -> int:
         """Updates between the weights that generated the rollouts of `step` and those that train on them."""
         return step - self.version_for_step(step)

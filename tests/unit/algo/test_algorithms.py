@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -14,17 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncline import runspec
 from syncline.algo import losses
-from syncline.algo.algorithm import Algorithm, GroupPlan, LossBatch, LossOutput
+from syncline.algo.algorithm import Algorithm, LossOutput
 from syncline.algo.dpo import DPO
-from syncline.algo.group_dpo import GroupDPO
 from syncline.algo.group_dpo_grpo import GroupDPOGRPO
-from syncline.algo.grpo import GRPO
 from syncline.algo.metrics import token_metrics
-from syncline.algo.pairs import BestVsWorst, PairRule
-from syncline.algo.registry import ALGORITHMS, build_algorithm
+from syncline.algo.pairs import BestVsWorst
 from tests.unit.algo import slow_losses
+from tests.unit.algo.algorithms import NAMES, dpo, group_dpo, group_dpo_grpo, grpo
+from tests.unit.algo.algorithms import algorithm as algorithm_of
 from tests.unit.algo.group_strategies import Group, groups, loss_batch, plans_of
 from tests.unit.algo.slow_losses import Completion
 
@@ -64,7 +62,7 @@ def _loss(algorithm: Algorithm, batch: Sequence[Group]) -> tuple[LossOutput, tor
 def test_group_dpo_is_the_double_loop_over_correct_and_incorrect(
     options: dict[str, Any], batch: Sequence[Group]
 ) -> None:
-    output, gradient = _loss(GroupDPO(**options), batch)
+    output, gradient = _loss(group_dpo(**options), batch)
     slow = sum(slow_losses.group_dpo(group, rewards, **{"beta": 0.1, **options}) for group, rewards in batch)
     assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9)
     assert torch.isfinite(gradient).all()
@@ -74,7 +72,7 @@ def test_group_dpo_is_the_double_loop_over_correct_and_incorrect(
 @given(batch=batches)
 @quick
 def test_dpo_is_the_loss_of_the_one_pair_it_planned(options: dict[str, Any], batch: Sequence[Group]) -> None:
-    algorithm = DPO(**options)
+    algorithm = dpo(**options)
     slow = sum(
         slow_losses.pair_loss(group[pair.chosen], group[pair.rejected], **{"beta": 0.1, **options})
         for (group, _), plan in zip(batch, plans_of(algorithm, batch), strict=True)
@@ -87,7 +85,7 @@ def test_dpo_is_the_loss_of_the_one_pair_it_planned(options: dict[str, Any], bat
 @given(batch=st.lists(groups(st.floats(-3, 3)), min_size=1, max_size=3))
 @quick
 def test_grpo_is_the_loop_over_completions_and_tokens(options: dict[str, Any], batch: Sequence[Group]) -> None:
-    output, gradient = _loss(GRPO(**options), batch)
+    output, gradient = _loss(grpo(**options), batch)
     slow = sum(slow_losses.grpo(group, rewards, **{"beta": 0.001, **options}) for group, rewards in batch)
     assert output.loss_sum.item() == pytest.approx(slow, rel=1e-9, abs=1e-12)
     assert torch.isfinite(gradient).all()
@@ -96,7 +94,7 @@ def test_grpo_is_the_loop_over_completions_and_tokens(options: dict[str, Any], b
 @given(batch=batches)
 @quick
 def test_the_combined_loss_is_group_dpo_plus_alpha_grpo(batch: Sequence[Group]) -> None:
-    output, _ = _loss(GroupDPOGRPO(beta=0.2, grpo_weight=0.05, grpo_beta=0.01), batch)
+    output, _ = _loss(group_dpo_grpo(beta=0.2, grpo_weight=0.05, grpo_beta=0.01), batch)
     slow = sum(
         slow_losses.group_dpo(group, rewards, beta=0.2) + 0.05 * slow_losses.grpo(group, rewards, beta=0.01)
         for group, rewards in batch
@@ -110,7 +108,7 @@ def test_the_combined_loss_is_group_dpo_plus_alpha_grpo(batch: Sequence[Group]) 
 
 @pytest.mark.parametrize(
     "algorithm",
-    [DPO(nll_weight=1.0), GroupDPO(length_normalize=True), GRPO(beta=0.1, clip=0.2), GroupDPOGRPO(grpo_beta=0.1)],
+    [dpo(nll_weight=1.0), group_dpo(length_normalize=True), grpo(beta=0.1, clip=0.2), group_dpo_grpo(grpo_beta=0.1)],
     ids=lambda algorithm: type(algorithm).__name__,
 )
 def test_gradients_are_those_of_finite_differences(algorithm: Algorithm) -> None:
@@ -132,7 +130,7 @@ def test_gradients_are_those_of_finite_differences(algorithm: Algorithm) -> None
 @pytest.mark.parametrize("options", [{}, {"beta": 0.5, "length_normalize": True}, {"nll_weight": 1.0}])
 def test_gradients_are_those_of_finite_differences_of_the_slow_loops(options: dict[str, Any]) -> None:
     group = (_ragged(Random(3), [2, 3, 1]), [1.0, 0.0, 1.0])
-    _, gradient = _loss(GroupDPO(**options), [group])
+    _, gradient = _loss(group_dpo(**options), [group])
     for row, one in enumerate(group[0]):
         found = gradient[row][2 : 2 + len(one.policy)]  # after the prompt
         for token in range(len(one.policy)):
@@ -144,7 +142,7 @@ def test_gradients_are_those_of_finite_differences_of_the_slow_loops(options: di
             assert found[token].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-7)
 
 
-@pytest.mark.parametrize("algorithm", [DPO(entropy_weight=0.3), GRPO(entropy_weight=0.3)])
+@pytest.mark.parametrize("algorithm", [dpo(entropy_weight=0.3), grpo(entropy_weight=0.3)])
 def test_the_entropy_term_pulls_evenly_at_the_tokens_of_each_completion_that_it_is_taken_over(
     algorithm: Algorithm,
 ) -> None:
@@ -161,7 +159,7 @@ def test_the_entropy_term_pulls_evenly_at_the_tokens_of_each_completion_that_it_
     assert not entropy.grad[~tensors.mask_RT].any()
 
 
-@pytest.mark.parametrize("algorithm", [DPO(), GRPO(beta=0.0)], ids=["dpo", "grpo"])
+@pytest.mark.parametrize("algorithm", [dpo(), grpo(beta=0.0)], ids=["dpo", "grpo"])
 def test_truncated_importance_scales_the_gradient_and_is_no_part_of_it(algorithm: Any) -> None:
     cap = 1.5
     one, other = _ragged(Random(5), [1, 1])
@@ -186,7 +184,7 @@ def test_the_gradient_of_grpo_without_kl_is_the_mean_of_advantage_times_grad_log
     samples, rewards = group
     if len(set(rewards)) == 1:
         return
-    _, gradient = _loss(GRPO(beta=0.0), [group])
+    _, gradient = _loss(grpo(beta=0.0), [group])
     for row, advantage in enumerate(slow_losses.advantages(rewards, scale=False)):
         tokens = gradient[row][gradient[row] != 0] if advantage else gradient[row][:0]
         wanted = [-advantage / len(samples)] * len(samples[row].policy) if abs(advantage) > 1e-9 else []
@@ -201,7 +199,7 @@ def test_the_gradient_of_grpo_without_kl_is_the_mean_of_advantage_times_grad_log
 @quick
 def test_group_dpo_of_one_correct_and_one_incorrect_completion_is_dpo(chosen: Group, beta: float) -> None:
     batch = [(chosen[0][:2], [0.0, 1.0])]
-    (one, one_gradient), (every, every_gradient) = _loss(DPO(beta=beta), batch), _loss(GroupDPO(beta=beta), batch)
+    (one, one_gradient), (every, every_gradient) = _loss(dpo(beta=beta), batch), _loss(group_dpo(beta=beta), batch)
     assert one.loss_sum.item() == every.loss_sum.item()
     torch.testing.assert_close(one_gradient, every_gradient, rtol=0, atol=0)
 
@@ -210,8 +208,8 @@ def test_group_dpo_of_one_correct_and_one_incorrect_completion_is_dpo(chosen: Gr
 @quick
 def test_the_loss_is_ln_2_for_each_pair_where_the_reference_is_the_policy(batch: Sequence[Group]) -> None:
     same = [([replace(one, reference=one.policy) for one in group], rewards) for group, rewards in batch]
-    pairs = sum(len(plan.pairs) for plan in plans_of(DPO(), same))
-    assert _loss(DPO(), same)[0].loss_sum.item() == pytest.approx(pairs * math.log(2.0))
+    pairs = sum(len(plan.pairs) for plan in plans_of(dpo(), same))
+    assert _loss(dpo(), same)[0].loss_sum.item() == pytest.approx(pairs * math.log(2.0))
 
 
 @given(batch=batches, shift=st.floats(-50, 50))
@@ -222,17 +220,17 @@ def test_a_constant_in_both_reference_sums_leaves_dpo_unchanged(batch: Sequence[
         ([replace(one, reference=[one.reference[0] + shift, *one.reference[1:]]) for one in group], rewards)
         for group, rewards in batch
     ]
-    before, after = _loss(DPO(), batch)[0].loss_sum.item(), _loss(DPO(), moved)[0].loss_sum.item()
+    before, after = _loss(dpo(), batch)[0].loss_sum.item(), _loss(dpo(), moved)[0].loss_sum.item()
     assert before == pytest.approx(after, abs=1e-6)
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0])
-@pytest.mark.parametrize("algorithm", [DPO(), GroupDPO(), GroupDPOGRPO(), GRPO(beta=0.0), GRPO(beta=0.1)])
+@pytest.mark.parametrize("algorithm", [dpo(), group_dpo(), group_dpo_grpo(), grpo(beta=0.0), grpo(beta=0.1)])
 def test_a_tied_group_gives_no_gradient_but_that_of_the_kl_term(algorithm: Algorithm, reward: float) -> None:
     same = [replace(one, reference=one.policy) for one in _ragged(Random(1), [2, 1, 3])]
     batch = [(same, [reward] * 3)]
     (plan,) = plans_of(algorithm, batch)
-    if algorithm == GRPO(beta=0.1):  # forwarded for its KL term, which is flat where reference and policy agree
+    if algorithm == grpo(beta=0.1):  # forwarded for its KL term, which is flat where reference and policy agree
         assert (plan.rows, plan.advantages) == ((0, 1, 2), (0.0, 0.0, 0.0))
         assert not _loss(algorithm, batch)[1].any()
     else:
@@ -251,13 +249,13 @@ def test_k3_is_never_negative_and_zero_only_where_both_agree(policy: float, othe
 # ---- the seam to the step
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+@pytest.mark.parametrize("name", NAMES)
 @given(batch=st.lists(groups(), min_size=2, max_size=4), padding=st.integers(0, 3))
 @quick
 def test_any_cut_of_a_step_into_micro_batches_gives_the_same_loss(
     name: str, batch: Sequence[Group], padding: int
 ) -> None:
-    algorithm = ALGORITHMS[name]()
+    algorithm = algorithm_of(name)
     plans = plans_of(algorithm, batch)
     whole = algorithm.loss(loss_batch(batch, plans)[0])
     parts = [
@@ -270,31 +268,31 @@ def test_any_cut_of_a_step_into_micro_batches_gives_the_same_loss(
 
 
 def test_only_the_rows_of_pairs_are_forwarded() -> None:
-    plan = DPO().plan([0.0, 1.0, 0.0, 1.0], BestVsWorst(), Random(0))
+    plan = dpo().plan([0.0, 1.0, 0.0, 1.0], BestVsWorst(), Random(0))
     assert (plan.rows, plan.pair_weight) == ((0, 1), 1.0)
-    assert GroupDPO().plan([0.0, 1.0, 0.5], BestVsWorst(min_margin=0.6), Random(0)).rows == (0, 1)
+    assert group_dpo().plan([0.0, 1.0, 0.5], BestVsWorst(min_margin=0.6), Random(0)).rows == (0, 1)
 
 
 def test_the_combined_loss_trains_its_grpo_term_on_groups_without_a_pair() -> None:
-    plan = GroupDPOGRPO().plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
+    plan = group_dpo_grpo().plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
     assert (plan.rows, plan.pairs, plan.cause) == ((0, 1, 2), (), "")
-    none = GroupDPOGRPO(grpo_weight=0.0).plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
+    none = group_dpo_grpo(grpo_weight=0.0).plan([0.5, 0.6, 0.5], BestVsWorst(min_margin=1.0), Random(0))
     assert (none.rows, none.cause) == ((), "below_margin")
 
 
 def test_prompts_without_a_pair_stay_in_the_denominator_unless_pairs_are_asked_for() -> None:
     rule = BestVsWorst()
-    plans = [GroupDPO().plan(rewards, rule, Random(0)) for rewards in ([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])]
-    assert GroupDPO().denominator(plans, num_prompts=2) == 2.0
-    assert GroupDPO(normalize="pairs").denominator(plans, num_prompts=2) == 1.0
-    assert DPO(normalize="pairs").denominator([], num_prompts=2) == 1.0
-    assert GRPO().denominator(plans, num_prompts=2) == 2.0
+    plans = [group_dpo().plan(rewards, rule, Random(0)) for rewards in ([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])]
+    assert group_dpo().denominator(plans, num_prompts=2) == 2.0
+    assert group_dpo(normalize="pairs").denominator(plans, num_prompts=2) == 1.0
+    assert dpo(normalize="pairs").denominator([], num_prompts=2) == 1.0
+    assert grpo().denominator(plans, num_prompts=2) == 2.0
 
 
 @given(batch=batches)
 @quick
 def test_token_metrics_are_means_over_completion_tokens(batch: Sequence[Group]) -> None:
-    tensors, _ = loss_batch(batch, plans_of(GRPO(), batch))
+    tensors, _ = loss_batch(batch, plans_of(grpo(), batch))
     tokens = [
         token
         for group, _ in batch
@@ -309,57 +307,6 @@ def test_token_metrics_are_means_over_completion_tokens(batch: Sequence[Group]) 
             "kl_reference": sum(slow_losses.k3(policy, ref) for policy, ref, _, _ in tokens) / len(tokens),
         }
     )
-
-
-# ---- the registry
-
-
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
-def test_every_algorithm_of_the_run_spec_is_built_with_all_its_options(name: str) -> None:
-    spec = runspec.parse(
-        {
-            "name": "t",
-            "model": {"path": "m"},
-            "algorithm": {"name": name},
-            "steps": 1,
-            "sync": {"period": 1},
-            "tasks": [{"name": "math", "data": "d", "reward": {"type": "math"}}],
-        }
-    )
-    options = spec.algorithm.model_dump()
-    algorithm = build_algorithm(options)
-    assert {key: getattr(algorithm, key) for key in options if key != "name"} == {
-        key: value for key, value in options.items() if key != "name"
-    }
-
-
-def test_options_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ValueError, match="set one of them"):
-        build_algorithm({"name": "grpo", "clip": 0.2, "importance_cap": 2.0})
-
-
-def test_an_algorithm_needs_no_more_than_the_three_methods_and_one_line() -> None:
-    class RaftLike:
-        """Likelihood of the correct completions."""
-
-        uses_reference = False
-
-        def plan(self, rewards: Sequence[float], rule: PairRule, rng: Random) -> GroupPlan:
-            correct = tuple(i for i, reward in enumerate(rewards) if reward == 1.0)
-            return GroupPlan(rows=correct, cause="" if correct else "all_wrong")
-
-        def loss(self, batch: LossBatch) -> LossOutput:
-            return LossOutput((batch.row_weight_R * losses.nll(batch.log_probs_RT, batch.mask_RT)).sum(), {})
-
-        def denominator(self, plans: Sequence[GroupPlan], *, num_prompts: int) -> float:
-            return float(num_prompts)
-
-    registry: Mapping[str, Any] = {**ALGORITHMS, "raft": RaftLike}
-    algorithm: Algorithm = registry["raft"]()
-    group = (_ragged(Random(2), [2, 3]), [0.0, 1.0])
-    output, gradient = _loss(algorithm, [group])
-    assert output.loss_sum.item() == pytest.approx(-sum(group[0][1].policy) / 3)
-    assert gradient.count_nonzero() == 3
 
 
 def _ragged(random: Random, lengths: Sequence[int]) -> list[Completion]:

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[3]
-HEAVY = {"torch", "vllm", "grpc", "fastapi", "redis", "transformers", "matplotlib", "httpx", "rich"}
+HEAVY = {
+    "boto3",
+    "huggingface_hub",
+    "torch",
+    "vllm",
+    "grpc",
+    "fastapi",
+    "redis",
+    "transformers",
+    "matplotlib",
+    "httpx",
+    "rich",
+}
 SPEC = """
 name: tiny
 model: {path: seed}
@@ -21,12 +33,12 @@ tasks: [{name: math, data: train.jsonl, reward: {type: math}}]
 """
 
 
-def syncline(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def syncline(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(REPOSITORY / "shared"), str(REPOSITORY)])
     return subprocess.run(
         [sys.executable, "-m", "services.cli", *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path} | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -87,6 +99,12 @@ def test_down_without_a_stack_is_no_error(tmp_path: Path) -> None:
     done = syncline("down", folder=tmp_path)
     assert done.returncode == 0
     assert "no stack runs" in done.stderr
+
+
+def test_the_environment_names_the_folder_of_the_stack(tmp_path: Path) -> None:
+    done = syncline("down", folder=tmp_path, SYNCLINE_STACK=str(tmp_path / "elsewhere"))
+    assert done.returncode == 0
+    assert f"no stack runs in {tmp_path / 'elsewhere'}" in done.stderr
 
 
 def test_scale_without_a_stack_is_an_error(tmp_path: Path) -> None:

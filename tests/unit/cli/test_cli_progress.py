@@ -116,7 +116,8 @@ def test_without_a_terminal_there_is_a_line_every_few_steps() -> None:
         events = [state("starting"), state("running"), evaluation(0, 0.4), *[step(n) for n in range(40)]]
         problem = {"path": "tasks.0.reward.endpoint", "problem": "it is down", "allowed": "one that is up"}
         best = Event("", "best", {"version": 40, "evaluation": "held-out", "metric": "score", "value": 0.8})
-        for event in [Event("", "warning", problem), *events, evaluation(40, 0.8), best, state("succeeded")]:
+        period = Event("", "period", {"from_step": 20, "period": 5})
+        for event in [Event("", "warning", problem), *events, period, evaluation(40, 0.8), best, state("succeeded")]:
             progress.apply(event)
             display.show(event)
     lines = out.getvalue().splitlines()
@@ -127,6 +128,7 @@ def test_without_a_terminal_there_is_a_line_every_few_steps() -> None:
     assert "evaluation held-out at version 0: accuracy 40.0% [35.0, 45.0], length 3.5" in lines
     assert "evaluation held-out at version 40: accuracy 80.0% [75.0, 85.0], length 3.5" in lines
     assert "best so far: version 40" in lines
+    assert "sync period 5 from step 20 on" in lines
     assert "warning: tasks.0.reward.endpoint: it is down; wanted: one that is up" in lines
     assert lines[-1] == "succeeded"
 

@@ -37,6 +37,7 @@ def reported(*, before: list[dict[str, Any]], after: list[dict[str, Any]], path:
         summary={
             "state": "succeeded",
             "steps": 20,
+            "updates": 19,
             "wall_seconds": 61.0,
             "evaluation": {
                 when: {row["name"]: row for row in rows} for when, rows in (("before", before), ("after", after))
@@ -65,9 +66,9 @@ def test_the_last_line_is_the_path_of_the_summary(tmp_path: Path) -> None:
         "50.0%",
         "80.0%",
         "+30.0 points",
+        "20 in 1m01s; 19 updates changed the weights",
         "640 trained; dropped: 12 all equal",
         "/models/tiny",
-        "1m01s",
         "6.2% of",
     ):
         assert part in text

@@ -77,6 +77,7 @@ def test_overrides_are_typed_by_yaml_and_make_missing_parts(file: Path) -> None:
     ("override", "path"),
     [
         ("steps", "--set"),
+        ("=3", "--set"),
         ("tasks.3.weight=1", "tasks.3"),
         ("tasks.weight=1", "tasks.weight"),
         ("name.first=x", "name.first"),
@@ -99,6 +100,14 @@ def test_what_is_no_mapping_is_refused_with_the_file(tmp_path: Path, content: st
     path.write_text(content)
     with pytest.raises(InvalidSpec, match=r"bad\.yaml"):
         specfile.load(path)
+
+
+def test_what_is_wrong_is_said_as_it_is(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(InvalidSpec, match=r"--set: '=3' names no field"):
+        specfile.load(file, overrides=["=3"])
+    (tmp_path / "empty.yaml").write_text("\n")
+    with pytest.raises(InvalidSpec, match=r"empty\.yaml: the file is empty"):
+        specfile.load(tmp_path / "empty.yaml")
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from services.coordinator.export import exported, preferences
 from services.coordinator.store import Run, RunStore
 from syncline import ids, recording, runspec
 from syncline.algo.pairs import build_pair_rule
-from syncline.algo.registry import ALGORITHMS, build_algorithm
+from syncline.algorithmspec import build_algorithm
 from syncline.errors import NotFound
 from syncline.rollout_rows import RolloutRow
+from syncline.storage import FolderStorage
+from tests.unit.algo.algorithms import NAMES
 
 CHAT = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1+1="}]
 
@@ -41,7 +43,7 @@ def row_of(rewards: list[float], **fields: Any) -> RolloutRow:
 
 
 @given(
-    algorithm=st.sampled_from(sorted(ALGORITHMS)),
+    algorithm=st.sampled_from(NAMES),
     rewards=st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=8),
     pairs=st.sampled_from(["random", "best_vs_worst"]),
     seed=st.integers(0, 5),
@@ -55,7 +57,7 @@ def test_the_exported_pairs_are_those_that_the_algorithm_planned_and_for_grpo_th
         spec = spec_of(name, pairs=pairs, seed=seed)
         rng = Random(ids.pair_seed(seed, step=step, prompt_index=index))
         rule = build_pair_rule(spec.tasks[0].pair_rule.model_dump())
-        plan = build_algorithm(spec.algorithm.model_dump()).plan(rewards, rule, rng)
+        plan = build_algorithm(spec.algorithm).plan(rewards, rule, rng)
         return [(pair.chosen, pair.rejected) for pair in plan.pairs]
 
     trained = planned(algorithm)
@@ -87,7 +89,7 @@ def run(tmp_path: Path) -> Run:
     run = RunStore(tmp_path).create("export-000000", spec_of())
     for step in range(3):
         rows = [row_of([0.0, 1.0], step=step), row_of([1.0, 1.0], step=step, prompt_index=1, prompt=CHAT, task="chat")]
-        recording.write_step(run.folder, step, rows)
+        recording.write_step(FolderStorage(run.folder), step, rows)
     run.record.step = 3
     return run
 
@@ -118,7 +120,7 @@ def test_what_cannot_be_exported_is_said_at_once(run: Run) -> None:
     (run.folder / "rollouts" / "step-000001.jsonl.gz").unlink()
     with pytest.raises(NotFound, match=r"not whole: 1 steps lack, first step 1"):
         exported(run, "rollouts")
-    recording.forget_from(run.folder, 0)
+    recording.forget_from(FolderStorage(run.folder), 0)
     with pytest.raises(NotFound, match=r"rollouts\.record is false"):
         exported(run, "rollouts")
     run.rewind(0)

@@ -14,9 +14,9 @@ from services.coordinator.plan import task_of_slot
 from services.coordinator.prompts import Prompt, PromptPlan, Row, read_rows
 from syncline import runspec
 from syncline.errors import InvalidSpec, RunFailed
-from syncline.runspec import MathReward
+from syncline.runspec import MathSpec
 
-MATH = MathReward(type="math")
+MATH = MathSpec(type="math")
 
 
 def encode(prompt: Prompt) -> tuple[tuple[int, ...], str]:
@@ -75,9 +75,9 @@ def test_a_prompt_that_is_too_long_is_skipped_and_counted_once() -> None:
     assert dealt.too_long == {"a": 1}
 
 
-def test_a_task_without_any_prompt_that_fits_fails_with_what_to_do() -> None:
+def test_a_task_without_any_prompt_that_fits_fails() -> None:
     dealt = plan({"a": 1}, {"a": ["x" * 95, "y" * 95]}, context=100)
-    with pytest.raises(RunFailed, match=r"every prompt is too long.*shorten max_tokens"):
+    with pytest.raises(RunFailed, match=r"task 'a': every prompt is too long for the model's context"):
         dealt.for_step(0)
 
 
@@ -99,7 +99,8 @@ def test_any_stretch_of_the_run_holds_the_tasks_by_weight(weights: list[float], 
         ('{"prompt": "1+1=", "answer": " "}\n', "line 1 has no `answer`"),
         ('{"prompt": 3, "answer": "2"}\n', "neither text nor messages"),
         ('{"prompt": [{"role": "user"}], "answer": "2"}\n', "neither text nor messages"),
-        ('{"prompt": "1+1=", \n', "line 1 is no JSON"),
+        ('{"prompt": "1+1=", \n', "line 1 is no JSON: "),
+        ('{"prompt": "1+1=", "answer": "2", "answer": "3"}\n', "line 1 has the key 'answer' twice"),
         ("[1]\n", "line 1 is a list"),
     ],
 )

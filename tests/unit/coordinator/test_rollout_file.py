@@ -92,6 +92,8 @@ def prompts(source: RecordedGroups, step: int) -> list[str]:
         (row(samples=[sample("2"), sample("3") | {"log_probs": [-1]}]), "1 log_probs for 2 token_ids"),
         (row(samples=[sample("2"), sample("3", 0.5)]), "a reward of 0.5, and task 'math' takes random pairs"),
         ({"prompt": "1+1="}, "prompt_token_ids: missing"),
+        (row(samples=[sample("2"), sample("3") | {"reward": "1"}]), "samples.1.reward: '1' is text"),
+        (row(source="elsewhere"), "source: unknown key"),
         (row() | {"prompt": []}, "prompt"),
     ],
 )

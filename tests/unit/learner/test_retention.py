@@ -12,6 +12,7 @@ from services.learner.retention import is_published, sync_versions_at, versions_
 from syncline import standings as standings_file
 from syncline.runspec import RunSpec
 from syncline.standings import BestVersion, Standings
+from syncline.storage import FolderStorage
 from tests.integration.learner_world import spec_of
 
 periods = st.one_of(st.integers(1, 7), st.just("never"))
@@ -77,9 +78,9 @@ def test_a_result_of_one_set_does_not_let_a_version_go_that_another_set_waits_fo
 
 
 def test_standings_are_read_as_they_were_written_and_damaged_ones_protect_everything(tmp_path: Path) -> None:
-    assert standings_file.read(tmp_path) == Standings()
+    assert standings_file.read(FolderStorage(tmp_path)) == Standings()
     found = Standings({"e": frozenset({0, 3})}, BestVersion(3, "e", "score", 0.25))
-    standings_file.write(tmp_path, found)
-    assert standings_file.read(tmp_path) == found
+    standings_file.write(FolderStorage(tmp_path), found)
+    assert standings_file.read(FolderStorage(tmp_path)) == found
     (tmp_path / "standings.json").write_text("[]")
-    assert standings_file.read(tmp_path) == Standings()
+    assert standings_file.read(FolderStorage(tmp_path)) == Standings()

@@ -11,10 +11,6 @@ RIGHT, WRONG, NONE = "right", "wrong", "none"
 
 Row = tuple[str, str, str, str]
 
-SECOND_THOUGHT = (
-    r"First \boxed{3}. After a second thought, and one more look at the whole of it, I have to say: \boxed{4}."
-)
-
 TABLE: dict[str, list[Row]] = {
     "whole numbers": [
         ("85", "85", RIGHT, "the answer and nothing else"),

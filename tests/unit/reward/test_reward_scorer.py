@@ -17,7 +17,9 @@ class LengthReward:
 
     async def score(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict]:
         return [
-            Verdict("scored", score=float(len(item.completion))) if item.completion else Verdict("unparsable")
+            Verdict("scored", score=float(len(item.completion)))
+            if item.completion
+            else Verdict("unparsable", score=0.0)
             for item in items
         ]
 

@@ -43,8 +43,8 @@ class Fixed:
 async def test_a_wrong_answer_is_shaped_like_a_right_one_and_what_has_no_score_is_not() -> None:
     given = (
         Verdict("scored", score=1.0),
-        Verdict("unparsable"),
-        Verdict("timeout"),
+        Verdict("unparsable", score=0.0),
+        Verdict("timeout", score=0.0),
         Verdict("unparsable", score=None, cause="no judgment"),
         Verdict("unavailable", cause="down"),
     )
