@@ -56,6 +56,7 @@ SAMPLES: dict[str, Any] = {
     "containerSecurityContext": {"readOnlyRootFilesystem": False},
     "resources": {"limits": {"memory": "3Gi"}},
     "size": "3Gi",
+    "cacheSize": "3Gi",
     "sharedMemory": "3Gi",
     "maxMemory": "3gb",
     "dnsPorts": [5353],

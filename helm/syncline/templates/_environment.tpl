@@ -35,15 +35,6 @@ these. A name must not stand twice: Helm 4 installs no such pod, and Helm 3 cann
 - name: SYNCLINE_CHECKPOINT_STORE
   value: {{ . }}
 {{- end }}
-{{- $storage := $root.Values.storage }}
-{{- with compact (concat (list $storage.models.url $storage.data.url) $root.Values.hub.prefixes) }}
-- name: SYNCLINE_REMOTE_PREFIXES
-  value: {{ join "," . | quote }}
-{{- end }}
-{{- with $storage.runs.url }}
-- name: SYNCLINE_CHECKPOINT_STORE
-  value: {{ . }}
-{{- end }}
 - name: SYNCLINE_LOAD_DEADLINE_S
   value: {{ $coordinator.loadDeadlineSeconds | quote }}
 {{- if $coordinator.kubernetesAccess }}
