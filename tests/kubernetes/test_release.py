@@ -146,7 +146,9 @@ def test_a_run_goes_on_while_the_api_server_is_away(release: Release) -> None:
     finally:
         release.control_plane.thaw()
     release.until(lambda: release.ask("/v1/fleet")["pods_trouble"] == "", what="the watch to be back")
-    assert release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 202
+    release.until(  # a server that was away for a minute has much to catch up with
+        lambda: release.api.patch("/v1/fleet", json={"replicas": 2}).status_code == 202, what="scaling to work again"
+    )
     release.until(lambda: len(release.serving()) == 2, what="the second generator")
     end_after_exact_steps(release, run_id, endless)
 
