@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import math_verify
 import pytest
@@ -66,11 +67,15 @@ async def outcome_of(pool: VerifierPool, *, gold: str, answer: str) -> Outcome:
     return replace(outcome, seconds=0.0)
 
 
-async def at_work(pool: VerifierPool) -> set[int]:
-    """The workers that are in the middle of a check, as their CPU time tells."""
-    before = {pid: cpu_ticks(pid) for pid in pool.pids}
-    await asyncio.sleep(0.03)
-    return {pid for pid, ticks in before.items() if cpu_ticks(pid) > ticks + 1}
+async def end_whoever_is_at_work(pool: VerifierPool, by: signal.Signals, *, while_pending: asyncio.Future[Any]) -> None:
+    """End each worker that uses CPU time, as one in the middle of a check does, until the future is done."""
+    first_seen: dict[int, int] = {}
+    while not while_pending.done():
+        for pid in pool.pids:
+            if cpu_ticks(pid) - first_seen.setdefault(pid, cpu_ticks(pid)) > 2:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, by)
+        await asyncio.sleep(0.005)
 
 
 async def whole(pool: VerifierPool, *, without: frozenset[int] = frozenset()) -> None:
@@ -185,15 +190,18 @@ async def test_workers_killed_from_outside_are_replaced_within_a_second_and_thei
     assert min(seconds) < 1.0  # tens of milliseconds on an idle machine
 
 
+@pytest.mark.timeout(300)
 async def test_a_slow_honest_check_does_not_wait_for_the_end_of_hostile_ones(pool: VerifierPool) -> None:
     # given hostile answers that wait for their whole limit, each after its moment with a quick worker
-    attacks = [pool.ask(Question("math", gold=str(i), answer=SLOW)) for i in range(12)]
-    await until(lambda: any(attack.done() for attack in attacks), what="the first hostile one has its end")
+    attacks = [pool.ask(Question("math", gold=str(i), answer=SLOW)) for i in range(8)]
+    await until(
+        lambda: any(attack.done() for attack in attacks), what="the first hostile one has its end", within_s=120
+    )
     # when an honest answer comes that needs several times what a quick check gets
     slow = pool.ask(Question("math", gold=r"\boxed{\sin^2 x \cos^2 x}", answer=r"\boxed{\frac{\sin^2(2x)}{4}}"))
     # then it is answered while most of them still wait
     assert replace(await slow, seconds=0.0) == RIGHT
-    assert sum(attack.done() for attack in attacks) <= 4
+    assert sum(attack.done() for attack in attacks) <= 3
     assert {outcome.status for outcome in await asyncio.gather(*attacks)} == {"timeout"}
 
 
@@ -213,15 +221,13 @@ async def test_idle_workers_that_were_killed_cost_no_check(pool: VerifierPool) -
     await whole(pool, without=before)
 
 
-async def test_a_check_that_crashes_every_worker_is_a_timeout_with_its_cause(pool: VerifierPool) -> None:
-    asked = asyncio.create_task(outcome_of(pool, gold="42", answer=SLOW))
-    while not asked.done():
-        for pid in pool.pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSEGV)
-        await asyncio.sleep(0.01)
-    assert (asked.result().status, asked.result().cause) == ("timeout", "verifier ended: SIGSEGV")
-    await whole(pool)
+async def test_a_check_that_crashes_its_workers_is_a_timeout_with_its_cause() -> None:
+    async with running(cpu_s=20.0) as pool:
+        check = pool.ask(Question("math", gold="42", answer=SLOW))
+        await end_whoever_is_at_work(pool, signal.SIGSEGV, while_pending=check)
+        outcome = await check
+        assert (outcome.status, outcome.cause) == ("timeout", "verifier ended: SIGSEGV")
+        await whole(pool)
 
 
 async def test_a_frozen_worker_is_killed_at_the_wall_clock_deadline_and_replaced_within_a_second() -> None:
@@ -246,40 +252,30 @@ async def test_a_frozen_worker_is_killed_at_the_wall_clock_deadline_and_replaced
         assert min(seconds) < 1.0  # tens of milliseconds on an idle machine
 
 
-async def test_a_check_whose_every_worker_is_killed_from_outside_is_unavailable_in_the_end_and_no_wrong_answer() -> (
-    None
-):
-    async with running(
-        cpu_s=30.0
-    ) as pool:  # so much that on a busy machine, too, the check cannot end before its third worker
+async def test_a_check_whose_every_worker_is_killed_from_outside_is_unavailable_in_the_end_and_not_wrong() -> None:
+    problem = "3 verifier workers were killed over one answer, and not by us: SIGKILL"
+    async with running(cpu_s=30.0) as pool:  # the check cannot end before its third worker
         check = pool.ask(Question("math", gold="42", answer=SLOW))
-        while not check.done():
-            for pid in await at_work(pool):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        problem = "3 verifier workers were killed over one answer, and not by us: SIGKILL"
+        await end_whoever_is_at_work(pool, signal.SIGKILL, while_pending=check)
         with pytest.raises(Unavailable, match=problem):
             await check
-        await whole(pool)
-        reward = Verification(pool, answer_chars=4096)
-        scoring = asyncio.create_task(reward.score(SPEC, [Item("", SLOW, "43")]))
-        while not scoring.done():
-            for pid in await at_work(pool):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        scoring = asyncio.create_task(Verification(pool, answer_chars=4096).score(SPEC, [Item("", SLOW, "43")]))
+        await end_whoever_is_at_work(pool, signal.SIGKILL, while_pending=scoring)
         [verdict] = await scoring
-        assert verdict.status == "unavailable"
+        assert (verdict.status, verdict.score) == ("unavailable", None)
         assert problem in verdict.cause
+        await whole(pool)
 
 
 async def test_checks_that_a_lost_worker_held_and_had_not_begun_do_not_go_behind_hostile_ones() -> None:
-    async with running(wall_s=3.0) as pool:
+    async with running(wall_s=5.0) as pool:
         await whole(pool)
-        # given a patient worker that will not answer, and a quick one that freezes with checks in its hands
+        # given a patient worker that will not answer, and a quick one that freezes with checks in its hands; all are so
+        # short that the machine must be very busy for the other one to need more than a quick worker's time
         patient = max(pool.pids, key=niceness)
         for pid in (patient, next(pid for pid in pool.pids if pid != patient)):
             os.kill(pid, signal.SIGSTOP)
-        outcomes = await asyncio.gather(*(outcome_of(pool, gold=f"{i}/7", answer=f"{i}/7") for i in range(20)))
+        outcomes = await asyncio.gather(*(outcome_of(pool, gold=str(i), answer=str(i)) for i in range(20)))
         # then the other quick one answers them all, and none was ever put before the patient one
         assert outcomes == [RIGHT] * 20
         assert patient in pool.pids
