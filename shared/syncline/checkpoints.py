@@ -76,7 +76,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = (folder / MANIFEST).read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} has no {MANIFEST}; it is no complete checkpoint") from error
+        raise CheckpointError(f"{folder} has no {MANIFEST}; it is not a complete checkpoint") from error
     except OSError as error:
         raise unreadable(folder / MANIFEST, error) from error
     return parse_manifest(text, of=str(folder))

@@ -137,9 +137,8 @@ def test_updates_too_small_for_bfloat16_are_kept_in_float32(model: Path, tmp_pat
 
 
 def test_the_learning_rate_is_that_of_the_step(model: Path, tmp_path: Path) -> None:
-    trainer = _trainer(
-        model, tmp_path, optimizer={"lr": 1e-2, "eps": 1e-12, "warmup_steps": 10, "weight_decay": 0.0, "grad_clip": 1e9}
-    )
+    plain = {"lr": 1e-2, "eps": 1e-12, "warmup_steps": 10, "weight_decay": 0.0, "grad_clip": 1e9}
+    trainer = _trainer(model, tmp_path, steps=10, optimizer=plain)
     for step in range(2):
         before = torch.cat([parameter.detach().flatten() for _, parameter in trainer.policy.named_parameters()])
         made = update(trainer, groups_of(trainer.spec, [0]), step=step, version=0)
