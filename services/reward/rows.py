@@ -28,7 +28,8 @@ def read(row: DataRow, *, reward_json: str, golds: bool) -> Row | BadRow:
         return answer
     completion = answer if golds else row.fields.get("completion")
     if not isinstance(completion, str):
-        return BadRow(row.line, "has no `completion`", "text; to check gold answers alone, say --golds")
+        problem = "has a `completion` that is no text" if completion is not None else "has no `completion`"
+        return BadRow(row.line, problem, "text; to check gold answers alone, say --golds")
     own = row.fields.get("reward")
     if own is not None:
         reward_json = json.dumps(own, sort_keys=True)

@@ -64,10 +64,11 @@ def test_every_row_has_its_verdict_and_a_bad_one_is_named_by_its_line(tmp_path: 
         {"answer": "42"},
         {"answer": 42, "completion": r"\boxed{9^{9^{9^9}}}"},
         {"answer": ["42"], "completion": "42"},
+        {"answer": "42", "completion": 42},
     )
     done = syncline_score(file, "-o", "json")
     told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["line"] for row in told] == list(range(1, 12))
+    assert [row["line"] for row in told] == list(range(1, 13))
     assert [(row["status"], row["score"]) for row in told if "problem" not in row] == [
         ("scored", 1.0),
         ("scored", 0.0),
@@ -77,17 +78,18 @@ def test_every_row_has_its_verdict_and_a_bad_one_is_named_by_its_line(tmp_path: 
         ("timeout", 0.0),
     ]
     problems = {row["line"]: row["problem"] for row in told if "problem" in row}
-    assert sorted(problems) == [4, 5, 8, 9, 11]
+    assert sorted(problems) == [4, 5, 8, 9, 11, 12]
     assert "cannot be read by math" in problems[4]
     assert "is not JSON" in problems[5]
     assert "reward.options.cold" in problems[8]
     assert "ignore_case: bool = False" in problems[8]
     assert "--golds" in problems[9]
     assert problems[11] == "has an `answer` that is a list; allowed: text, or a finite number"
+    assert problems[12].startswith("has a `completion` that is no text")
     # some rows have no verdict: exit code 1; the summary is for people
     assert done.returncode == 1
     summary = done.stderr.strip().splitlines()[-1]
-    assert summary.startswith("11 rows: 5 problem, 3 right, ")
+    assert summary.startswith("12 rows: 6 problem, 3 right, ")
     assert "1 timeout" in summary
 
 
