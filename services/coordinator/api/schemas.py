@@ -52,10 +52,16 @@ class TaskNumbers(Answer):
     staleness: int
     groups: int
     dropped: dict[str, int]
+    samples: int
+    rewarded: int
+    """Samples with a reward."""
     reward_mean: float | None
     verdicts: dict[str, int]
+    causes: dict[str, int]
+    """Why verdicts are not `scored`."""
     pairs: int
-    length_mean: float
+    tokens: int
+    length_mean: float | None
     metrics: dict[str, float]
 
 
@@ -92,6 +98,8 @@ class RunResource(Answer):
     staleness: int | None
     tasks: list[TaskNumbers]
     """Of the newest step."""
+    mismatch_kl: dict[int, float | None]
+    """By version, over the newest steps: learner against generator on the generator's own samples."""
     rollouts: RolloutsOf
     skipped_prompts: dict[str, int]
     attempts: int
@@ -129,7 +137,7 @@ class Step(Answer):
     refused: dict[str, int]
     trained: list[int]
     tokens: int
-    length_mean: float
+    length_mean: float | None
     wait_seconds: float
     update_seconds: float
     metrics: dict[str, float]
@@ -266,6 +274,7 @@ class Fleet(Answer):
     """Generators that are wanted; null where nobody knows."""
     pods: list[dict[str, Any]]
     pods_trouble: str
+    pods_missing: str
     inference: list[Member]
     reward: list[Member]
     learner: list[Member]
