@@ -85,14 +85,25 @@ def test_a_paused_run_holds_and_goes_on_to_the_same_bytes(stack: LocalStack) -> 
     assert stack.final_weights(paused) == stack.final_weights(undisturbed)
 
 
-def test_a_run_that_is_paused_during_its_last_update_succeeds(stack: LocalStack) -> None:
-    stack.scale(1)
-    large = {"prompts_per_step": 256, "generation": {"samples_per_prompt": 16, "max_tokens": 5}}
-    run_id = stack.submit(small_spec(steps=1, sync={"period": 1, "lag": 0}, algorithm={"name": "grpo"}, **large))
-    learner = lambda: stack.api.get("/v1/fleet").json()["learner"][0]["phase"]  # noqa: E731
-    stack.until(lambda: learner() == "training", what="the update")
-    assert stack.api.post(f"/v1/runs/{run_id}:pause").json()["state"] == "paused"
-    stack.finish(run_id)
+def test_a_run_that_is_paused_after_its_last_update_succeeds(tmp_path: Path) -> None:
+    seed = shutil.copytree(QUICKSTART / "seed-model", tmp_path / "seed")
+    (tmp_path / "stack").mkdir()
+    with LocalStack(tmp_path / "stack", project=Path.cwd(), model_root="/") as stack:
+        # Given a run whose only update is made, and whose last publication takes long
+        stack.scale(0)
+        no_reference = {"name": "grpo", "beta": 0.0}  # or it would read the seed model once more, before the update
+        run_id = stack.submit(
+            small_spec(steps=1, model={"path": str(seed)}, algorithm=no_reference, sync={"period": 1})
+        )
+        stack.until(lambda: stack.run(run_id)["state"] in ("running", "stalled"), what="version 0")
+        config = HangingFile(seed / "config.json")
+        stack.scale(1)
+        stack.until(config.is_read, what="the last publication")
+        # When it is paused
+        assert stack.api.post(f"/v1/runs/{run_id}:pause").json()["state"] == "paused"
+        # Then it is no less at its end
+        config.answer()
+        stack.finish(run_id)
 
 
 def test_a_cancelled_run_can_be_resumed_from_its_saved_state(stack: LocalStack) -> None:
