@@ -69,8 +69,13 @@ def test_a_cancelled_run_whose_judge_is_down_leaves_nothing_that_another_run_wai
     reasons = [event["data"]["reason"] for event in stack.events(following) if event["type"] == "state"]
     assert not any("judge" in reason for reason in reasons)
     stack.until(stack.streams_are_empty, what="the streams to be empty")
-    (reward,) = stack.api.get("/v1/fleet").json()["reward"]
-    assert reward["phase"] == "idle"
+
+    def reward_phase() -> str:
+        (reward,) = stack.api.get("/v1/fleet").json()["reward"]
+        return str(reward["phase"])
+
+    # it learns at its next renewal of leases that the groups it holds belong to nobody
+    stack.until(lambda: reward_phase() == "idle", what="the reward service to let go of the cancelled run's groups")
 
 
 def test_a_run_trains_on_comparisons_and_is_evaluated_against_its_seed(stack: LocalStack) -> None:

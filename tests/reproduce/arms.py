@@ -79,4 +79,6 @@ def trials(arms: Sequence[Arm], *, seeds: Sequence[int], steps: int) -> Iterator
 
 
 def _common(steps: int) -> list[str]:
-    return ["name=reproduce", f"steps={steps}", f"evaluation.0.every={EVALUATE_EVERY}"]
+    warmup = min(steps, specfile.load(QUICKSTART).optimizer.warmup_steps)
+    overrides = ["name=reproduce", f"steps={steps}", f"evaluation.0.every={EVALUATE_EVERY}"]
+    return [*overrides, f"optimizer.warmup_steps={warmup}"]
