@@ -78,7 +78,7 @@ fmt: $(STAMP) ## Bring the code into style
 	$(BIN)/ruff format .
 
 type: $(STAMP) ## Types, strictly
-	$(BIN)/mypy shared/syncline services
+	$(BIN)/mypy shared/syncline services helm/document.py
 
 layers: $(STAMP) ## Who may import whom
 	$(BIN)/lint-imports

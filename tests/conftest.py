@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from services.local import valkey
 from syncline import streams
 from tests.object_store import ObjectStore, object_store_at
+from tests.redis_server import wait_until_up
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def redis_url() -> Iterator[str]:
         folder = Path(name)
         process = subprocess.Popen(valkey.command(folder), stdout=subprocess.DEVNULL)
         try:
-            valkey.wait_until_up(folder, process)
+            wait_until_up(folder, process)
             yield valkey.url(folder)
         finally:
             process.terminate()

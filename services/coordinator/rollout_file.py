@@ -11,8 +11,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,7 +65,8 @@ class Span:
 
 
 class RolloutFile:
-    """The checked rows of a file, by task, in their order."""
+    """The checked rows of a file, by task, in their order. The file stays open, so that what was checked is what
+    trains even when another file takes its name; it is closed when nobody holds this any more."""
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class RolloutFile:
         versions: Collection[int],
     ) -> None:
         self._file = file
+        weakref.finalize(self, file.close)
         self.origin = origin
         self.rows = rows
         self.too_long = dict(too_long)
@@ -113,6 +117,14 @@ def open_rollouts(path: Path, spec: RunSpec, reader: Reader, *, origin: str = ""
     and costs about a second for each million tokens. Raises InvalidSpec with the line and the reason.
     """
     file, digest = _open(path)
+    try:
+        return _checked(file, path, spec, reader, origin=origin or str(path), digest=digest)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _checked(file: BinaryIO, path: Path, spec: RunSpec, reader: Reader, *, origin: str, digest: str) -> RolloutFile:
     tasks = {task.name: task for task in spec.tasks}
     rows: dict[str, list[Span]] = {name: [] for name in tasks}
     too_long = Counter(dict.fromkeys(tasks, 0))
@@ -131,7 +143,7 @@ def open_rollouts(path: Path, spec: RunSpec, reader: Reader, *, origin: str = ""
         offset += len(line)
     _enough(path, spec, rows, too_long)
     groups = {name: len(spans) for name, spans in rows.items()}
-    found = Origin(path=origin or str(path), sha256=digest, groups=groups)
+    found = Origin(path=origin, sha256=digest, groups=groups)
     return RolloutFile(file, origin=found, rows=rows, too_long=too_long, versions=versions)
 
 
@@ -144,18 +156,20 @@ def _open(path: Path) -> tuple[BinaryIO, str]:
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise _refused(f"{path.name} is of another kind", "a name that ends in .jsonl or .jsonl.gz")
     try:
-        file = path.open("rb")
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        if path.suffix != ".gz":
-            return file, digest
-        plain = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the run trains on it
-        with file, gzip.open(file) as packed:
-            shutil.copyfileobj(packed, plain)
+        with ExitStack() as failing:
+            file = failing.enter_context(path.open("rb"))
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            plain: BinaryIO = file
+            if path.suffix == ".gz":
+                plain = failing.enter_context(tempfile.TemporaryFile())
+                with file, gzip.open(file) as packed:
+                    shutil.copyfileobj(packed, plain)
+                plain.seek(0)
+            failing.pop_all()  # open as long as the run trains on it
+            return plain, digest
     except (OSError, EOFError) as error:
         raise _refused(f"{path} cannot be read ({error})", "a readable file, and room to unpack it") from error
-    plain.seek(0)
-    return plain, digest
 
 
 def _parse(line: bytes, where: str) -> RolloutRow:

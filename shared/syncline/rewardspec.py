@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from syncline.spec_part import Name, Part
+from syncline.spec_part import Name, Part, like
 
 
 class LengthPenalty(Part):
@@ -73,7 +73,7 @@ class VerifierSpec(RewardFields):
     """A verifier of your own, by its name in the reward service (services/reward/verifiers/registry.py)."""
 
     type: Literal["verifier"]
-    name: str = Field(pattern=r"^[a-z0-9_]{1,64}$")
+    name: Annotated[str, like(r"^[a-z0-9_]{1,64}\Z", "at most 64 lower-case letters, digits and underscores")]
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Passed to the verifier as keyword arguments."""
     scale: Literal["binary", "graded"] = "binary"
@@ -91,7 +91,7 @@ class VerifierSpec(RewardFields):
 class EndpointSpec(RewardFields):
     """A model behind an OpenAI-compatible server."""
 
-    endpoint: str = Field(pattern=r"^https?://[^@?#\s]+$")
+    endpoint: Annotated[str, like(r"^https?://[^@?#\s]+\Z", "a URL like http://judge:8000/v1, without user or query")]
     """Base URL, up to and including /v1. No user, password or query in it: a key is named by `key`."""
     model: str = Field(min_length=1)
     key: Name | None = None

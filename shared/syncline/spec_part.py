@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import InitErrorDetails
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncline.spec_keys import leaves
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$")]
+
+def like(pattern: str, allowed: str) -> AfterValidator:
+    """Text that fits a regular expression; who gets it wrong is told what is `allowed`, in words."""
+
+    def check(text: str) -> str:
+        if re.search(pattern, text) is None:
+            raise PydanticCustomError("text_like", "does not fit", {"allowed": allowed})
+        return text
+
+    return AfterValidator(check)
+
+
+_NAME = r"^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?\Z"
+Name = Annotated[
+    str,
+    like(_NAME, "at most 42 lower-case letters, digits and hyphens, with no hyphen at either end"),
+    Field(json_schema_extra={"pattern": _NAME.replace(r"\Z", "$")}),
+]
 
 
 class Part(BaseModel):

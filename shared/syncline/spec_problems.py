@@ -82,8 +82,8 @@ def _about_value(kind: str, detail: Any, context: Mapping[str, Any]) -> tuple[st
         return f"{shown} is too short", f"at least {context['min_length']}"
     if kind == "literal_error":
         return f"{shown} is not known", context["expected"]
-    if kind == "string_pattern_mismatch":
-        return f"{shown} does not fit", f"text like {context['pattern']}"
+    if kind == "text_like":
+        return f"{shown} does not fit", context["allowed"]
     if kind == "value_error":
         return str(context["error"]), "parts that fit together"
     if kind in _ALLOWED:

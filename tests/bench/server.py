@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.local import valkey
+from tests.redis_server import wait_until_up
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def server() -> Iterator[str]:
         folder = Path(name)
         process = subprocess.Popen(valkey.command(folder), stdout=subprocess.DEVNULL)
         try:
-            valkey.wait_until_up(folder, process)
+            wait_until_up(folder, process)
             yield valkey.url(folder)
         finally:
             process.terminate()

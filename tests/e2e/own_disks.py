@@ -17,6 +17,7 @@ import httpx
 
 from services.local import valkey
 from tests.object_store import ObjectStore, free_port
+from tests.redis_server import wait_until_up
 
 _TERMINAL = ("succeeded", "failed", "cancelled")
 
@@ -38,7 +39,7 @@ class OwnDisks:
     def __enter__(self) -> OwnDisks:
         redis = subprocess.Popen(valkey.command(self._redis_folder), stdout=subprocess.DEVNULL)
         self._processes["redis"] = redis
-        valkey.wait_until_up(self._redis_folder, redis)
+        wait_until_up(self._redis_folder, redis)
         for name in self._names:
             self.start(name)
         self.until(self._ready, within_s=120, what="the services to be ready")

@@ -113,8 +113,8 @@ def test_its_options_are_checked_and_filled_in_like_those_of_any_other(project: 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["algorithm"] == {"name": "raft", "share": 0.25}
     for change, told in (
-        ("algorithm.share=-1", "share: -1 is out of range"),
-        ("algorithm.beta=0.1", "beta: unknown key"),
+        ("algorithm.share=-1", "algorithm.share: -1 is out of range"),
+        ("algorithm.beta=0.1", "algorithm.beta: 'raft' has no beta"),
         ("algorithm.name=rft", "'rft' is not known"),
     ):
         done = python(project, "-m", "services.cli", "validate", "mine.yaml", "--set", change)

@@ -20,6 +20,7 @@ from syncline.streams import Streams
 from syncline.v1.rollout_pb2 import ScoredGroup
 from tests.integration.learner_world import RUN, groups_of, scored_group, spec_of
 from tests.integration.tiny_models import VOCAB_SIZE
+from tests.redis_server import wait_until_up
 
 SPEC = spec_of(Path("unused"))
 
@@ -39,7 +40,7 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(valkey.command(self.folder), stdout=subprocess.DEVNULL)
-        valkey.wait_until_up(self.folder, self.process)
+        wait_until_up(self.folder, self.process)
 
     def kill(self) -> None:
         assert self.process is not None

@@ -217,7 +217,7 @@ async def test_a_service_whose_verifier_cannot_start_says_so_and_ends(
         assert await asyncio.wait_for(one.process.wait(), timeout=60) == 1
         text = one.log.read_text()
         assert "the verifier failed 3 times in a row" in text
-        assert "no such package here" in text
+        assert "self-test of math: 2/4 against 1/2 gave unparsable 0 math failed: ImportError in math_verify.py" in text
     finally:
         await one.client.close()
 
@@ -235,7 +235,7 @@ async def test_a_service_whose_verifier_cannot_tell_two_quarters_from_a_third_is
             assert not await one.serving()
             await asyncio.sleep(0.02)
         assert one.process.returncode == 1
-        assert "self-test: 2/4 against 1/3 gave scored 1" in one.log.read_text()
+        assert "self-test of math: 2/4 against 1/3 gave scored 1" in one.log.read_text()
     finally:
         await one.client.close()
 

@@ -24,6 +24,7 @@ from syncline.rewardspec import RewardSpec
 from syncline.streams import StreamConsumer, Streams
 from syncline.v1 import rollout_pb2 as pb
 from tests.integration.reward_groups import RUN, add, entries, group, scored, worker
+from tests.redis_server import wait_until_up
 from tests.waiting import until
 
 
@@ -338,5 +339,5 @@ async def test_redis_may_go_away_and_come_back(tmp_path_factory: pytest.TempPath
 
 def serving(folder: Path) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(valkey.command(folder), stdout=subprocess.DEVNULL)
-    valkey.wait_until_up(folder, process)
+    wait_until_up(folder, process)
     return process

@@ -19,6 +19,7 @@ from tests.kubernetes.containers import BASE_NAME, Buildah, Contained
 from tests.kubernetes.free_port import free_port
 from tests.kubernetes.settings_of import settings_of
 from tests.kubernetes.tools import CACHE, PROJECT, require
+from tests.redis_server import wait_until_up
 
 DOCKER = PROJECT / "docker"
 SERVICES = ("coordinator", "inference", "reward", "learner")
@@ -94,7 +95,7 @@ def redis_address() -> Iterator[str]:
         command = [*valkey.command(Path(name)), "--port", str(port), "--bind", "127.0.0.1"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            valkey.wait_until_up(Path(name), process)
+            wait_until_up(Path(name), process)
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             process.terminate()

@@ -105,7 +105,7 @@ def test_a_spec_survives_the_trip_as_json() -> None:
         ("optimizer.betas", [True, 0.9], "optimizer.betas.0: True is true or false; allowed: a number"),
         ("tasks.0.max_tokens", True, "tasks.0.max_tokens: True is true or false"),
         ("tasks.0.reward.type", "math_verify", "tasks.0.reward.type: 'math_verify' is not known; allowed: 'math'"),
-        ("tasks.0.name", "Two Words", "tasks.0.name: 'Two Words' does not fit"),
+        ("tasks.0.name", "Two Words", "tasks.0.name: 'Two Words' does not fit; allowed: at most 42 lower-case letters"),
         ("tasks", [], "tasks: [] is too short; allowed: at least 1"),
         ("generation.top_p", 0.0, "generation.top_p: 0.0 is out of range; allowed: > 0"),
         ("generation.samples_per_prompt", 1, "generation.samples_per_prompt: 1 is out of range"),

@@ -50,7 +50,8 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         for split, count in (("train", TRAIN_ROWS), ("test", HELDOUT_ROWS)):
-            rows = [json.loads(line) for line in split_file(options.gsm8k, split).open(encoding="utf-8")]
+            with split_file(options.gsm8k, split).open(encoding="utf-8") as file:
+                rows = [json.loads(line) for line in file]
             lines = (json.dumps(prompt_row(row), ensure_ascii=False) + "\n" for row in shortest(rows, count))
             (options.out / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     except FileNotFoundError as error:

@@ -27,6 +27,7 @@ _NUMBER = re.compile(r"-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,3}|0|[1-9][0-9]{0,11}
 """At most 15 digits, as the library has no more of a decimal; and no zero in front, which it does not always read."""
 _BOXED_NUMBER = re.compile(rf"\\boxed\{{({_NUMBER.pattern})\}}")
 
+SELF_TEST = (("1/2", "2/4", 1.0), ("1/3", "2/4", 0.0))
 WARM_UP = (
     ("1/2", "2/4"),
     ("1/3", "2/4"),

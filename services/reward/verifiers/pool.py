@@ -27,6 +27,7 @@ import structlog
 
 from services.reward.verifiers.lanes import Asked, Lane
 from services.reward.verifiers.processes import Worker, WorkerEnded, Zygote
+from services.reward.verifiers.registry import VERIFIERS
 from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import Unavailable
 
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 _QUICK_CPU_S = 0.05
 _LONGER_CPU_S = 0.3
 """Of the second try: what is honest and still running after it is hardly to be found."""
+_MEND = "check the packages that it is installed with"
 _DEPTH = 32
 """Questions that a quick worker may hold, so that it never waits for this process between two checks."""
 _NICENESS = 5
@@ -125,25 +127,24 @@ class VerifierPool:
             await asyncio.gather(follow, test, return_exceptions=True)
 
     async def _self_test(self, zygote: Zygote) -> None:
-        """A verifier that cannot tell equal from different must not give a single reward."""
+        """A verifier that cannot tell right from wrong must not give a single reward."""
         zygote.start_worker(niceness=self._quick.niceness)
         try:
             async with asyncio.timeout(_SELF_TEST_S):
                 worker = await self._first
         except TimeoutError:
             raise Unavailable(f"the first verifier worker did not start within {_SELF_TEST_S:g} s") from None
-        for gold, equal in (("1/2", 1.0), ("1/3", 0.0)):
-            worker.ask([(Question("math", gold=gold, answer="2/4"), _SELF_TEST_S)])
-            try:
-                async with asyncio.timeout(_SELF_TEST_S):
-                    [outcome] = await worker.outcomes()
-            except (TimeoutError, WorkerEnded) as error:
-                raise Unavailable(f"self-test: {error or 'no answer'}; check the installed math-verify") from None
-            if outcome.status != "scored" or outcome.score != equal:
-                raise Unavailable(
-                    f"self-test: 2/4 against {gold} gave {outcome.status} {outcome.score:g} {outcome.cause}; "
-                    "check the installed math-verify"
-                )
+        for name, verifier in VERIFIERS.items():
+            for gold, answer, score in verifier.self_test:
+                worker.ask([(Question(name, gold=gold, answer=answer), _SELF_TEST_S)])
+                try:
+                    async with asyncio.timeout(_SELF_TEST_S):
+                        [outcome] = await worker.outcomes()
+                except (TimeoutError, WorkerEnded) as error:
+                    raise Unavailable(f"self-test of {name}: {error or 'no answer'}; {_MEND}") from None
+                if (outcome.status, outcome.score) != ("scored", score):
+                    told = f"{outcome.status} {outcome.score:g} {outcome.cause}"
+                    raise Unavailable(f"self-test of {name}: {answer} against {gold} gave {told}; {_MEND}")
         self._drive_from_now(worker)
         for lane, missing in ((self._quick, self._quick.workers - 1), (self._patient, self._patient.workers)):
             for _ in range(missing):

@@ -56,6 +56,9 @@ class Verifier:
     warm_up: Sequence[tuple[str, str]] = ()
     """(answer, completion) pairs that are checked once before any worker is forked. What these checks load or build,
     all workers share: a library that is slow at first costs no sample its time limit."""
+    self_test: Sequence[tuple[str, str, float]] = ()
+    """(gold answer, answer, score) as `check` gets and gives them. The service gives no verdict before a worker has
+    given these: a library that cannot tell right from wrong must not reward anything."""
 
     def read_options(self, options: Mapping[str, JsonValue]) -> dict[str, Any]:
         """The options as `check` wants them. Raises InvalidSpec with every one that it does not take."""

@@ -21,8 +21,6 @@ import sys
 from contextlib import suppress
 from typing import BinaryIO
 
-import math_verify  # noqa: F401 - so that all children have it
-
 from services.reward.verifiers import limited
 from services.reward.verifiers.wire import BUNCH, END_OF_QUESTIONS, MESSAGE_BYTES, Kind, Message, Question
 

@@ -1,6 +1,6 @@
 """The sync schedule as pure functions: which weights generate the rollouts of which step.
 
-Words (design): step t is the t-th optimizer update, counted from 0; version v is the
+Words: step t is the t-th optimizer update, counted from 0; version v is the
 weights after v updates; the sync period s is the number of updates between two syncs of
 the generators; a window is the s steps whose rollouts come from one version.
 
