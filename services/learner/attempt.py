@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
@@ -25,23 +24,24 @@ from services.learner import state
 from services.learner.collector import Collector
 from services.learner.crew import Crew
 from services.learner.orders import Order
-from services.learner.ranks import Ranks
+from services.learner.participant import Participant
+from services.learner.policy import ALONE
 from services.learner.record import record_step
 from services.learner.report import step_report
-from services.learner.resume import Run, open_run, publish_version
+from services.learner.resume import Run
 from services.learner.retention import is_published, versions_in_use
 from services.learner.settings import LearnerSettings
-from services.learner.step import update
-from syncline import published, runspec, standings
+from syncline import published, standings
 from syncline.cache import Cache
 from syncline.errors import Conflict, RunFailed, SynclineError
 from syncline.runspec import RunSpec
-from syncline.storage import prune, storage_at
+from syncline.storage import prune
 from syncline.v1.learner_service_pb2 import (
     CheckpointPublished,
     Failed,
     Finished,
     Loaded,
+    StepReport,
     TrainRequest,
     TrainResponse,
 )
@@ -66,12 +66,12 @@ class Attempt:
         self._settings = settings
         self._redis = redis
         self._crew = crew
-        self._cache = cache
-        self._run: Run | None = None
         self._collector: Collector | None = None
         self._released = asyncio.Event()
         self._released.set()
         self._stop_torch = threading.Event()
+        ranks = crew.ranks if crew is not None else ALONE
+        self._rank = Participant(settings, cache=cache, stop=self._stop_torch, ranks=ranks)
         self._torch = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
         self._events: asyncio.Queue[TrainResponse | None] = asyncio.Queue()  # a few kilobytes a step
         self._cause: SynclineError | None = None
@@ -100,14 +100,14 @@ class Attempt:
 
     def reschedule(self, spec: RunSpec) -> None:
         """Follow later sync periods. Raises Conflict for a spec that differs in more, or in steps already begun."""
-        if self._run is None:
-            raise Conflict(f"run {self.run_id} is still loading; try again when it trains")
-        old, new = self._run.spec.schedule(), spec.schedule()
-        if self._run.spec.model_copy(update={"sync": spec.sync}) != spec:
+        run = self._rank.run
+        if run.spec.model_copy(update={"sync": spec.sync}) != spec:
             raise Conflict(f"only the sync schedule of run {self.run_id} can change while it trains")
-        if any(old.version_for_step(step) != new.version_for_step(step) for step in range(self.step + 1)):
-            raise Conflict(f"run {self.run_id} is at step {self.step}; a sync change must lie beyond it")
-        self._run = replace(self._run, spec=spec)
+        old, new = run.spec.schedule(), spec.schedule()
+        begun = self.step + (2 if self.phase == "publishing" else 1)  # whether generators need it was decided already
+        if any(old.version_for_step(step) != new.version_for_step(step) for step in range(begun)):
+            raise Conflict(f"run {self.run_id} is {self.phase} at step {self.step}; a sync change must lie beyond it")
+        self._rank.reschedule(spec)
         if self._collector is not None:
             self._collector.schedule = new
 
@@ -149,104 +149,101 @@ class Attempt:
     def _close(self) -> None:
         """Called when the task is over, also when it was stopped before it ran at all."""
         self._torch.shutdown(wait=False)  # its thread is idle by now
+        self._rank.close()
         self._events.put_nowait(None)
 
     async def _train(self) -> None:
-        storage = storage_at(self._request.run_dir, cache=self._cache)
-        run = Run(self.run_id, runspec.parse_json(self._request.spec_json), storage, self._cache)
-        self._run = run
-
-        ranks = self._crew.ranks if self._crew is not None else Ranks()
+        rank = self._rank
         opened = await self._everywhere(
-            Order("open", {"run_id": run.id, "spec_json": self._request.spec_json, "run_dir": run.storage.uri}),
-            partial(open_run, run, settings=self._settings, stop=self._stop_torch, ranks=ranks),
+            rank.open, run_id=self.run_id, spec_json=self._request.spec_json, run_dir=self._request.run_dir
         )
-        trainer, history = opened.trainer, opened.history
         self._emit(
             TrainResponse(
                 loaded=Loaded(
                     first_step=opened.first_step,
-                    num_parameters=trainer.policy.num_parameters(),
+                    num_parameters=opened.trainer.policy.num_parameters(),
                     published=opened.published,
-                    missed=history.since(self._request.reported),
+                    missed=opened.history.since(self._request.reported),
                     skipped=opened.skipped,
                 )
             )
         )
-
         self._collector = collector = Collector(
             self._redis,
-            run_id=run.id,
-            spec=self._run.spec,
-            vocabulary=trainer.policy.vocabulary,
+            run_id=self.run_id,
+            spec=rank.run.spec,
+            vocabulary=opened.trainer.policy.vocabulary,
             lease_s=self._settings.lease_s,
         )
         try:
             async with collector.leased():
-                for step in range(opened.first_step, run.spec.steps):
-                    self._enter("waiting", step=step)
-                    collected = await collector.collect(step)
-                    await self._released.wait()
-
-                    self._enter("training", step=step)
-                    started = time.monotonic()
-                    rollouts_of = collector.schedule.version_for_step(step)
-                    made = await self._everywhere(
-                        Order("update", {"step": step, "version": rollouts_of}, collected.groups),
-                        partial(update, trainer, collected.groups, step=step, version=rollouts_of),
-                    )
-                    report = step_report(
-                        made,
-                        step=step,
-                        version=rollouts_of,
-                        shaped={task.name for task in run.spec.tasks if task.reward.shaping},
-                        refused=collected.refused,
-                        wait_seconds=collected.wait_seconds,
-                        update_seconds=time.monotonic() - started,
-                    )
-                    if run.spec.rollouts.record:
-                        await self._in_thread(record_step, run, made.planned, step=step)
-                    history.add(report)
+                for step in range(opened.first_step, rank.run.spec.steps):
+                    report = await self._make_step(collector, step)
+                    opened.history.add(report)
                     await collector.done(step)
                     self._emit(TrainResponse(step=report))
-
-                    # Published before saved: a state is of use only while generators can get the versions it needs.
-                    self._enter("publishing", step=step)
-                    version, run = step + 1, self._run  # its sync schedule may have changed
-                    publishes = is_published(run.spec, version)
-                    saves = version % run.spec.checkpoints.every == 0 or version == run.spec.steps
-                    if publishes:
-                        started = time.monotonic()
-                        handle = await self._everywhere(
-                            Order("publish", {"version": version}),
-                            partial(publish_version, run, trainer.policy, version=version),
-                        )
-                        seconds = time.monotonic() - started
-                        self._emit(TrainResponse(published=CheckpointPublished(handle=handle, seconds=seconds)))
-                    if saves:
-                        save = partial(
-                            state.save, trainer, run_id=run.id, spec=run.spec, storage=run.storage, history=history
-                        )
-                        await self._everywhere(Order("save", {"step": version}), partial(save, step=version))
-                    if publishes or saves:
-                        await self._in_thread(_prune_versions, run, version=version)
+                    await self._keep(step + 1)
         finally:
             await collector.hand_back()
             if self._crew is not None and self._crew.loss is None:
-                self._crew.give(Order("close"))
+                self._crew.give(Order(self._rank.close.__name__))
                 await self._crew.settle()
-        self._emit(TrainResponse(finished=Finished(version=run.spec.steps)))
+        self._emit(TrainResponse(finished=Finished(version=rank.run.spec.steps)))
 
-    async def _everywhere(self, order: Order, call: Callable[[], Result]) -> Result:
-        """Let all ranks carry out `order`; `call` is this rank's part of it. Alone, just `call`.
+    async def _make_step(self, collector: Collector, step: int) -> StepReport:
+        """Wait for the groups of `step`, and for leave to go on; train on them, and record them when the run asks."""
+        self._enter("waiting", step=step)
+        collected = await collector.collect(step)
+        await self._released.wait()
 
-        Raises what `call` raises, or the loss of a rank, which is often the reason for it.
+        self._enter("training", step=step)
+        started = time.monotonic()
+        run, version = self._rank.run, collector.schedule.version_for_step(step)
+        made = await self._everywhere(self._rank.update, collected.groups, step=step, version=version)
+        report = step_report(
+            made,
+            step=step,
+            version=version,
+            shaped={task.name for task in run.spec.tasks if task.reward.shaping},
+            refused=collected.refused,
+            wait_seconds=collected.wait_seconds,
+            update_seconds=time.monotonic() - started,
+        )
+        if run.spec.rollouts.record:
+            await self._in_thread(record_step, run, made.planned, step=step)
+        return report
+
+    async def _keep(self, version: int) -> None:
+        """Publish `version` where generators need it, and save the state where the run asks for it.
+
+        Published before saved: a state is of use only while generators can get the versions it needs.
+        """
+        self._enter("publishing", step=self.step)
+        spec = self._rank.run.spec
+        publishes = is_published(spec, version)
+        saves = version % spec.checkpoints.every == 0 or version == spec.steps
+        if publishes:
+            started = time.monotonic()
+            handle = await self._everywhere(self._rank.publish, version=version)
+            seconds = time.monotonic() - started
+            self._emit(TrainResponse(published=CheckpointPublished(handle=handle, seconds=seconds)))
+        if saves:
+            await self._everywhere(self._rank.save, step=version)
+        if publishes or saves:
+            await self._in_thread(_prune_versions, self._rank.run, version=version)
+
+    async def _everywhere(
+        self, call: Callable[Arguments, Result], *groups: Arguments.args, **fields: Arguments.kwargs
+    ) -> Result:
+        """Let all ranks call this method of their Participant with the same arguments, rank 0 among them.
+
+        Raises what `call` raises here, or the loss of a rank, which is often the reason for it.
         """
         if self._crew is None:
-            return await self._in_thread(call)
-        self._crew.give(order)
+            return await self._in_thread(call, *groups, **fields)
+        self._crew.give(Order(call.__name__, fields, *groups))  # type: ignore[arg-type]  # only updates have groups
         try:
-            result = await self._in_thread(call)
+            result = await self._in_thread(call, *groups, **fields)
         except BaseException as error:
             with suppress(SynclineError):
                 await self._crew.settle(failed=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import queue
 import signal
@@ -12,17 +11,14 @@ import threading
 import structlog
 import torch
 
-from services.learner import state
 from services.learner.crew import keep_alive
 from services.learner.orders import LENGTH, Answer, Hello, Order, frame
+from services.learner.participant import Participant
 from services.learner.ranks import Ranks
-from services.learner.resume import Run, open_run, publish_version
 from services.learner.settings import LearnerSettings
-from services.learner.step import Stopped, Trainer, update
-from syncline import runspec
+from services.learner.step import Stopped
 from syncline.cache import Cache
 from syncline.errors import RunFailed, SynclineError
-from syncline.storage import storage_at
 
 log = structlog.get_logger()
 
@@ -59,19 +55,16 @@ def follow(settings: LearnerSettings, ranks: Ranks) -> int:
 
 
 class Follower:
-    """One rank's part of an attempt."""
+    """One rank's part of all attempts, one after the other."""
 
     def __init__(self, settings: LearnerSettings, ranks: Ranks) -> None:
-        self._settings = settings
-        self._ranks = ranks
-        self._cache = Cache(settings.cache_root)
-        self._run: Run | None = None
-        self._trainer: Trainer | None = None
+        stop = threading.Event()  # never set: rank 0 says when to stop
+        self._participant = Participant(settings, cache=Cache(settings.cache_root), stop=stop, ranks=ranks)
 
     def carry_out(self, order: Order) -> Answer:
         """Do what every rank does for this order. An error that not all ranks share makes this one leave."""
         try:
-            self._carry_out(order)
+            self._participant.carry_out(order)
         except Stopped:
             return Answer()
         except SynclineError as error:  # rank 0 has the same one: see Ranks.together
@@ -84,33 +77,6 @@ class Follower:
             log.error("order_failed", order=order.name, exc_info=error)
             return Answer(f"{type(error).__name__}: {error}", leaving=True)
         return Answer()
-
-    def _carry_out(self, order: Order) -> None:
-        if order.name == "open":
-            self._close()
-            fields = order.fields
-            storage = storage_at(fields["run_dir"], cache=self._cache)
-            self._run = Run(fields["run_id"], runspec.parse_json(fields["spec_json"]), storage, self._cache)
-            stop = threading.Event()  # never set: rank 0 says when to stop
-            self._trainer = open_run(self._run, settings=self._settings, stop=stop, ranks=self._ranks).trainer
-        elif order.name == "close":
-            self._close()
-        else:
-            assert self._run is not None, "a run is opened first"
-            assert self._trainer is not None, "a run is opened first"
-            run, trainer = self._run, self._trainer
-            if order.name == "update":
-                update(trainer, order.groups, **order.fields)
-            elif order.name == "publish":
-                publish_version(run, trainer.policy, **order.fields)
-            else:
-                state.save(trainer, run_id=run.id, spec=run.spec, storage=run.storage, **order.fields)
-
-    def _close(self) -> None:
-        self._run = self._trainer = None
-        gc.collect()  # modules and their hooks refer to each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _receive(connection: socket.socket, orders: queue.Queue[Order | None], busy: threading.Event) -> None:

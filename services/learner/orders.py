@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from syncline.v1.rollout_pb2 import ScoredGroup
 
@@ -18,7 +18,8 @@ LENGTH = struct.Struct("!Q")
 class Order:
     """One thing that every rank does now, rank 0 included."""
 
-    name: Literal["open", "update", "publish", "save", "close"]
+    name: str
+    """A method of `Participant`."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     groups: Sequence[ScoredGroup] = ()
 
