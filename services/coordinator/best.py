@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from services.coordinator import findings
-from services.coordinator.store import Run
+from services.coordinator.run import Run
 from syncline import published, standings
 from syncline.standings import BestVersion, Standings
 from syncline.storage import prune

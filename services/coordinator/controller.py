@@ -21,10 +21,10 @@ from services.coordinator.best import tidy, update_standings
 from services.coordinator.evaluation import Evaluator
 from services.coordinator.fleet import Fleet
 from services.coordinator.prompts import Encode, PromptPlan, held_out
+from services.coordinator.run import Run
 from services.coordinator.seed_model import encoder
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.sources import LivePrompts, RecordedGroups, Source
-from services.coordinator.store import Run
 from services.coordinator.submission import Prepared
 from services.coordinator.summary import write_summary
 from services.coordinator.upkeep import Upkeep
@@ -122,7 +122,7 @@ class RunController:
         encode = await asyncio.to_thread(encoder, self._prepared.seed.folder)
         source = self._source(encode)
         await asyncio.to_thread(source.payloads, 0, 0)  # the first batch shows a task without a usable prompt
-        self.run.record.skipped_prompts = source.too_long
+        self.run.skip_prompts(source.too_long)
         evaluator = Evaluator(
             self._redis,
             run_id=self.run.id,
@@ -162,7 +162,7 @@ class RunController:
         fruitless = 0
         while True:
             step_before = self.run.record.step
-            self.run.record.attempts += 1
+            self.run.begin_attempt()
             try:
                 await self._attempt(upkeep)
                 return
@@ -211,7 +211,7 @@ class RunController:
         while time.monotonic() < deadline:
             if learners := self._fleet.roles["learner"]:
                 return learners[-1]
-            self.run.record.reason = diagnosis.waits_for_a_learner(self._fleet)
+            self.run.say(diagnosis.waits_for_a_learner(self._fleet))
             await asyncio.sleep(_LOOK_AGAIN_S)
         why = self._fleet.pods_say("learner") or "is the learner running?"
         raise Unavailable(f"no learner registered within {_FIND_LEARNER_DEADLINE_S:g} s; {why}")
@@ -226,10 +226,8 @@ class RunController:
                 await self._on_loaded(response.loaded, upkeep)
             elif kind == "published":
                 handle = response.published.handle
-                reports.add_phase(self.run, "publishing", response.published.seconds)
-                self.run.record.published = sorted({*self.run.record.published, handle.version})
-                self.run.save()
-                self.run.emit("checkpoint", {"version": handle.version, "digest": handle.manifest_digest})
+                self.run.add_seconds("publishing", response.published.seconds)
+                self.run.publish(handle.version, digest=handle.manifest_digest)
                 upkeep.published(handle)
             elif kind == "step":
                 self._on_step(response.step)
@@ -245,14 +243,14 @@ class RunController:
         self.run.rewind(loaded.first_step)
         for report in loaded.missed:
             self._on_step(report)
-        self.run.record.published = sorted(h.version for h in loaded.published if h.version <= loaded.first_step)
+        self.run.hold_versions(h.version for h in loaded.published if h.version <= loaded.first_step)
         await update_standings(self.run)  # before any step: the learner deletes by them
         try:
             await upkeep.begin(loaded.first_step, loaded.published)
         except (RedisError, *CONNECTION_ERRORS) as error:
             raise Unavailable(f"Redis does not answer ({error})") from error
         if self.run.state is not RunState.RUNNING:
-            reports.add_phase(self.run, "starting", time.time() - (self.run.record.started_at or time.time()))
+            self.run.add_seconds("starting", time.time() - (self.run.record.started_at or time.time()))
             self.run.apply(RunEvent.TRAIN)
         self.run.emit("message", {"text": f"{loaded.num_parameters:,} parameters, from step {loaded.first_step}"})
         for skipped in loaded.skipped:
@@ -263,9 +261,9 @@ class RunController:
 
     def _on_step(self, report: StepReport) -> None:
         row = reports.step_row(report, sync_period=self.run.spec.schedule().period_at(report.step))
-        self.run.record.step = report.step + 1
-        reports.add_phase(self.run, "waiting_for_rollouts", report.wait_seconds)
-        reports.add_phase(self.run, "updating", report.update_seconds)
+        self.run.reach(report.step + 1)
+        self.run.add_seconds("waiting_for_rollouts", report.wait_seconds)
+        self.run.add_seconds("updating", report.update_seconds)
         self.run.append("steps", row)
         self.run.append("samples", *reports.sample_rows(report))
         self.run.emit("step", row)

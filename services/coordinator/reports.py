@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from typing import Any
 
-from services.coordinator.store import Run
 from syncline.algo.schedule import Period
 from syncline.v1.learner_service_pb2 import StepReport, TaskReport
 
@@ -56,11 +55,6 @@ def sample_rows(report: StepReport) -> list[dict[str, Any]]:
         }
         for sample in report.samples
     ]
-
-
-def add_phase(run: Run, phase: str, seconds: float) -> None:
-    """Add to the seconds that the run spent in a phase."""
-    run.record.phase_seconds[phase] = run.record.phase_seconds.get(phase, 0.0) + seconds
 
 
 def _task_row(task: TaskReport, *, staleness: int) -> dict[str, Any]:

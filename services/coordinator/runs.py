@@ -21,8 +21,9 @@ from services.coordinator import endpoints
 from services.coordinator.controller import RunController
 from services.coordinator.fleet import Fleet
 from services.coordinator.reward_check import UNCHECKED, Checked, check_rewards
+from services.coordinator.run import Run
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import Run, RunStore
+from services.coordinator.store import RunStore
 from services.coordinator.submission import Prepared, prepare
 from services.coordinator.summary import checkpoint_place, write_summary
 from syncline import runspec
@@ -152,8 +153,7 @@ class Runs:
             self._tell_queue()
             self._queued.set()
         elif run.state is RunState.STARTING and run.record.paused:  # its attempt was lost in the pause
-            run.record.paused = False
-            run.save()
+            run.forget_pause()
         elif run.state is not RunState.RUNNING:
             await self._controller_of(run).resume()
         return run
@@ -240,7 +240,7 @@ class Runs:
             try:
                 return await self._prepare(run.spec)
             except StoreUnreachable as error:
-                run.record.reason = error.message
+                run.say(error.message)
                 await asyncio.sleep(pause_s)
         return await self._prepare(run.spec)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from services.coordinator import locations, seed_model
-from services.coordinator.locations import FindCheckpoint, Located, data_file
+from services.coordinator.locations import FindCheckpoint, data_file
 from services.coordinator.prompt_file import Row, read_rows
 from services.coordinator.prompts import check_room
 from services.coordinator.reward_check import not_offered
@@ -20,6 +20,7 @@ from syncline.runspec import Evaluation, RunSpec, Task
 from syncline.seeds import Seed
 
 Result = TypeVar("Result")
+Part = TypeVar("Part", Task, Evaluation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,77 +62,108 @@ def prepare(
     `rewards` are what the live reward services offer; None when none is live yet.
     Raises InvalidSpec with every problem found, so that one round of mending is enough, and StoreUnreachable.
     """
-    problems: list[FieldProblem] = []
-
-    def attempt(check: Callable[[], Result]) -> Result | None:
-        try:
-            return check()
-        except InvalidSpec as error:
-            problems.extend(error.problems)
-            return None
-
-    seed = attempt(lambda: locations.seed_model(spec.model.path, settings, cache, find_checkpoint))
-    context = attempt(lambda: seed_model.check(seed)) if seed else None
-    rollouts = attempt(lambda: _rollouts(spec, settings, cache, seed.folder, context)) if seed and context else None
-    prompted = () if spec.rollouts.source else spec.tasks  # what a file brings is generated and scored already
-    parts: list[tuple[str, Task | Evaluation]] = [
-        *((f"tasks.{index}", task) for index, task in enumerate(prompted)),
-        *((f"evaluation.{index}", evaluation) for index, evaluation in enumerate(spec.evaluation)),
-    ]
-    files: dict[str, Located] = {}
-    rows: dict[str, list[Row]] = {}
-    for field, part in parts:
-        file = attempt(lambda: _prompts(part, settings, cache, field=f"{field}.data"))  # noqa: B023 - called at once
-        found = attempt(lambda: read_rows(file.path, field=f"{field}.data", reward=part.reward)) if file else None  # noqa: B023
-        if file and found:
-            files[field], rows[field] = file, found
-            if seed and context:
-                tokens = spec.max_tokens_of(part)
-                attempt(lambda: _usable(found, seed.folder, context, max_tokens=tokens, field=f"{field}.data"))  # noqa: B023
+    found = _Problems()
+    seed = found.of(lambda: locations.seed_model(spec.model.path, settings, cache, find_checkpoint))
+    context = found.of(lambda: seed_model.check(seed)) if seed else None
+    rollouts = found.of(lambda: _rollouts(spec, settings, cache, seed.folder, context)) if seed and context else None
+    files: dict[str, _Prompts] = {}
+    for field, part in _parts_with_prompts(spec).items():
+        prompts = found.of(lambda: _read(part, settings, cache, field=f"{field}.data"))  # noqa: B023 - called at once
+        if prompts:
+            files[field] = prompts
+        if seed and context:
+            found.add(_without_room(spec, field, part, context=context))
+        if prompts and seed and context:
+            tokens = spec.max_tokens_of(part)
+            found.of(lambda: _usable(prompts.rows, seed.folder, context, max_tokens=tokens, field=f"{field}.data"))  # noqa: B023
         if rewards is not None:
-            problems.extend(not_offered(field, part.reward, rewards))
-        if context is not None and spec.max_tokens_of(part) >= context:
-            where = f"{field}.max_tokens" if part.max_tokens is not None else "generation.max_tokens"
-            problem = FieldProblem(
-                where,
-                f"{spec.max_tokens_of(part)} tokens do not fit the model's context of {context} beside a prompt",
-                f"at most {context - 1}, less the longest prompt",
-            )
-            if problem not in problems:
-                problems.append(problem)
-    if problems or seed is None or context is None:
-        raise InvalidSpec(problems)
+            found.add(not_offered(field, part.reward, rewards))
+    if found.problems or seed is None or context is None:
+        raise InvalidSpec(found.problems)
     return Prepared(
-        spec=spec.model_copy(
-            update={
-                "model": spec.model.model_copy(update={"path": seed.path}),
-                "rollouts": spec.rollouts.model_copy(update={"source": rollouts.origin.path if rollouts else None}),
-                "tasks": tuple(
-                    task.model_copy(update={"data": files[field].origin}) if field in files else task
-                    for field, task in ((f"tasks.{index}", task) for index, task in enumerate(spec.tasks))
-                ),
-                "evaluation": tuple(
-                    evaluation.model_copy(update={"data": files[f"evaluation.{index}"].origin})
-                    for index, evaluation in enumerate(spec.evaluation)
-                ),
-            }
-        ),
+        spec=_resolved(spec, seed=seed, rollouts=rollouts, files=files),
         seed=seed,
         context=context,
-        rows={task.name: rows[f"tasks.{index}"] for index, task in enumerate(prompted)},
-        rollouts=rollouts,
-        evaluation_rows={
-            evaluation.name: rows[f"evaluation.{index}"] for index, evaluation in enumerate(spec.evaluation)
+        rows={
+            task.name: files[field].rows
+            for index, task in enumerate(spec.tasks)
+            if (field := f"tasks.{index}") in files
         },
+        rollouts=rollouts,
+        evaluation_rows={one.name: files[f"evaluation.{index}"].rows for index, one in enumerate(spec.evaluation)},
     )
 
 
-def _prompts(part: Task | Evaluation, settings: CoordinatorSettings, cache: Cache, *, field: str) -> Located:
+class _Problems:
+    """What is wrong so far, each once."""
+
+    def __init__(self) -> None:
+        self.problems: list[FieldProblem] = []
+
+    def of(self, check: Callable[[], Result]) -> Result | None:
+        """The result of a check, or None and what it refuses."""
+        try:
+            return check()
+        except InvalidSpec as error:
+            self.add(error.problems)
+            return None
+
+    def add(self, problems: Iterable[FieldProblem]) -> None:
+        self.problems.extend(problem for problem in problems if problem not in self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompts:
+    """The file of a task or of an evaluation."""
+
+    origin: str
+    """Where it is, for the record of the run."""
+    rows: Sequence[Row]
+
+
+def _parts_with_prompts(spec: RunSpec) -> dict[str, Task | Evaluation]:
+    """By field. What a file of rollouts brings is generated and scored already: then no task has prompts."""
+    prompted = () if spec.rollouts.source else spec.tasks
+    return {
+        **{f"tasks.{index}": task for index, task in enumerate(prompted)},
+        **{f"evaluation.{index}": evaluation for index, evaluation in enumerate(spec.evaluation)},
+    }
+
+
+def _resolved(spec: RunSpec, *, seed: Seed, rollouts: RolloutFile | None, files: Mapping[str, _Prompts]) -> RunSpec:
+    """The same run with the places of its model and files written out."""
+
+    def placed(kind: str, parts: Sequence[Part]) -> tuple[Part, ...]:
+        fields = {f"{kind}.{index}": part for index, part in enumerate(parts)}
+        return tuple(
+            part.model_copy(update={"data": files[field].origin}) if field in files else part
+            for field, part in fields.items()
+        )
+
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"path": seed.path}),
+            "rollouts": spec.rollouts.model_copy(update={"source": rollouts.origin.path if rollouts else None}),
+            "tasks": placed("tasks", spec.tasks),
+            "evaluation": placed("evaluation", spec.evaluation),
+        }
+    )
+
+
+def _read(part: Task | Evaluation, settings: CoordinatorSettings, cache: Cache, *, field: str) -> _Prompts:
     file = data_file(part.data or "", settings, cache, field=field)
     if not file.path.is_file():
         problem = "is a folder" if file.path.is_dir() else "does not exist"
         raise InvalidSpec([FieldProblem(field, f"{file.path} {problem}", "a JSONL or Parquet file")])
-    return file
+    return _Prompts(file.origin, read_rows(file.path, field=field, reward=part.reward))
+
+
+def _without_room(spec: RunSpec, field: str, part: Task | Evaluation, *, context: int) -> Iterator[FieldProblem]:
+    """A completion must leave room for its prompt."""
+    if (tokens := spec.max_tokens_of(part)) >= context:
+        where = f"{field}.max_tokens" if part.max_tokens is not None else "generation.max_tokens"
+        problem = f"{tokens} tokens do not fit the model's context of {context} beside a prompt"
+        yield FieldProblem(where, problem, f"at most {context - 1}, less the longest prompt")
 
 
 def _rollouts(

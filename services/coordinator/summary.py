@@ -13,7 +13,7 @@ import structlog
 
 from services.coordinator import idle_tasks
 from services.coordinator.best import best_version
-from services.coordinator.store import Run
+from services.coordinator.run import Run
 from syncline import durable, published
 from syncline.errors import NotFound
 

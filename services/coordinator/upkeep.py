@@ -23,7 +23,7 @@ from services.coordinator.best import update_standings
 from services.coordinator.dead_letters import DeadLetters
 from services.coordinator.evaluation import Evaluator
 from services.coordinator.fleet import Fleet, Load
-from services.coordinator.store import Run
+from services.coordinator.run import Run
 from syncline import keys
 from syncline.algo.schedule import Period, Schedule
 from syncline.errors import StorageError, Unavailable
@@ -193,9 +193,7 @@ class Upkeep:
         self._progress_at = time.monotonic()
         metrics.POLICY_VERSION.set(version)
         if self._schedule.is_sync_version(version) and version > self._run.record.version:
-            self._run.record.version = version
-            self._run.record.syncs += 1
-            self._run.emit("sync", {"version": version, "step": self._learner_step})
+            self._run.sync(version, at_step=self._learner_step)
 
     async def _replace_dead_letters(self) -> None:
         """What was given up goes on as a dropped group, so that nobody waits for it."""
@@ -246,10 +244,10 @@ class Upkeep:
         elif self._run.state is RunState.STALLED:
             self._run.apply(RunEvent.RECOVER)
         else:
-            self._run.record.reason = self._fleet.pods_say()  # the run goes on, with fewer pods than it should have
+            self._run.say(self._fleet.pods_say())  # the run goes on, with fewer pods than it should have
 
     def _stall(self, reason: str) -> None:
         if self._run.state is RunState.RUNNING:
             self._run.apply(RunEvent.STALL, reason)
         elif self._run.record.reason != reason:
-            self._run.record.reason = reason
+            self._run.say(reason)

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from services.coordinator.app import create_app
 from services.coordinator.fleet import Fleet
 from services.coordinator.rest import RestServer
+from services.coordinator.run import Run
 from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import Run, RunStore
+from services.coordinator.store import RunStore
 from syncline import runspec, streams
 from syncline.state import RunEvent
 

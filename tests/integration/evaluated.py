@@ -8,7 +8,7 @@ from services.coordinator import answers
 from services.coordinator.answers import Answer, AnsweredPrompt
 from services.coordinator.best import update_standings
 from services.coordinator.findings import found
-from services.coordinator.store import Run
+from services.coordinator.run import Run
 from syncline.runspec import Evaluation
 
 HELD_OUT: dict[str, Any] = {"name": "heldout", "data": "train.jsonl", "every": 2}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.coordinator.store import Run, RunStore
+from services.coordinator.run import Run
+from services.coordinator.store import RunStore
 from syncline import runspec
 from syncline.errors import StorageError
 from syncline.state import RunEvent, RunState

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from services.coordinator.best import best_version
-from services.coordinator.store import Run
+from services.coordinator.run import Run
 from services.coordinator.summary import mismatch_by_version, model_folder, rollouts_of, summary_path
 from syncline.algo.schedule import whole_windows
 from syncline.errors import FieldProblem, InvalidSpec

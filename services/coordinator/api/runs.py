@@ -11,8 +11,9 @@ from services.coordinator.api.bodies import document, read_as
 from services.coordinator.api.resources import page, run_resource
 from services.coordinator.best import best_version
 from services.coordinator.export import Form, exported
+from services.coordinator.run import Run
 from services.coordinator.runs import Runs
-from services.coordinator.store import Run, Series
+from services.coordinator.series import Series
 from syncline import published
 from syncline.runspec import SyncPeriod
 from syncline.spec_part import Part

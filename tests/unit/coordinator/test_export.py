@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.coordinator.export import exported, preferences
-from services.coordinator.store import Run, RunStore
+from services.coordinator.run import Run
+from services.coordinator.store import RunStore
 from syncline import ids, recording, runspec
 from syncline.algo.pairs import build_pair_rule
 from syncline.algorithmspec import build_algorithm
