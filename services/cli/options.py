@@ -85,7 +85,7 @@ def api_at(server: str, token: str) -> Api:
     from services.cli.client import Api
 
     here = Path(os.environ.get("SYNCLINE_STACK") or STACK)
-    return Api(server or stack.server_here(here), token=token)
+    return Api(server or stack.server_here(here, otherwise=DEFAULT_SERVER), token=token)
 
 
 def progress_console() -> Console:

@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from services.cli.options import DEFAULT_SERVER
 from syncline.errors import Conflict, NotFound, PeerTimeout, StorageError, SynclineError, Unavailable
 
 _START_DEADLINE_S = 400.0  # above the longest deadline of a child, which gives the better message
@@ -39,10 +38,10 @@ def living(folder: Path) -> dict[str, Any] | None:
         raise SynclineError(f"{folder} cannot be read ({error.strerror}); name another one with --folder") from None
 
 
-def server_here(folder: Path) -> str:
-    """Address of the stack that runs in `folder`, or of the default port, where a coordinator may be reached too."""
+def server_here(folder: Path, *, otherwise: str) -> str:
+    """Address of the stack that runs in `folder`, or `otherwise`, where a coordinator may be reached too."""
     stack = living(folder)
-    return str(stack["address"]) if stack and stack.get("address") else DEFAULT_SERVER
+    return str(stack["address"]) if stack and stack.get("address") else otherwise
 
 
 def description(state: Mapping[str, Any]) -> str:

@@ -21,7 +21,8 @@ from services.coordinator.answers import AnsweredPrompt, answered_prompt
 from services.coordinator.prompt_tasks import evaluation_task
 from services.coordinator.prompts import PlannedPrompt
 from syncline import keys
-from syncline.runspec import Evaluation, RunSpec
+from syncline.run_parts import Evaluation
+from syncline.runspec import RunSpec
 from syncline.streams import StreamConsumer, Streams
 from syncline.v1.rollout_pb2 import PromptTask, ScoredGroup
 

@@ -20,7 +20,7 @@ from syncline.algo.evaluation import (
     pass_at_sizes,
 )
 from syncline.rewardspec import JudgeSpec, RewardSpec
-from syncline.runspec import Best, Evaluation
+from syncline.run_parts import Best, Evaluation
 
 Measure = Literal["accuracy", "win_rate", "score"]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from services.coordinator.prompts import PlannedPrompt
 from syncline import ids
-from syncline.runspec import Evaluation, RunSpec, Task
+from syncline.run_parts import Evaluation, Task
+from syncline.runspec import RunSpec
 from syncline.v1.rollout_pb2 import PURPOSE_EVALUATION, PURPOSE_TRAINING, PromptTask, SamplingParams, TaskKey
 
 

@@ -25,7 +25,8 @@ from services.coordinator.prompts import Encode
 from services.coordinator.seed_model import Decode
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
 from syncline.rollout_rows import RolloutRow
-from syncline.runspec import RunSpec, Task
+from syncline.run_parts import Task
+from syncline.runspec import RunSpec
 from syncline.spec_problems import problems_in_json
 
 _FIELD = "rollouts.from"

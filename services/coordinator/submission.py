@@ -16,7 +16,8 @@ from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.settings import CoordinatorSettings
 from syncline.cache import Cache
 from syncline.errors import FieldProblem, InvalidSpec
-from syncline.runspec import Evaluation, RunSpec, Task
+from syncline.run_parts import Evaluation, Task
+from syncline.runspec import RunSpec
 from syncline.seeds import Seed
 
 Result = TypeVar("Result")

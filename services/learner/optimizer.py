@@ -7,7 +7,7 @@ import math
 import torch
 
 from services.learner.policy import Policy
-from syncline.runspec import Optimizer
+from syncline.run_parts import Optimizer
 
 COSINE_FLOOR = 0.2
 """Share of the learning rate that the cosine schedule ends at, as in the recipe of fairseq2, the paper's own code."""

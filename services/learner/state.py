@@ -30,7 +30,8 @@ from services.learner.ranks import Ranks
 from services.learner.step import Trainer
 from syncline import checkpoints, published
 from syncline.errors import CheckpointError
-from syncline.runspec import RunSpec, Sync
+from syncline.run_parts import Sync
+from syncline.runspec import RunSpec
 from syncline.storage import Parts, Storage, prune
 
 log = structlog.get_logger()

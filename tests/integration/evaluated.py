@@ -9,7 +9,7 @@ from services.coordinator.answers import Answer, AnsweredPrompt
 from services.coordinator.best import update_standings
 from services.coordinator.findings import found
 from services.coordinator.run import Run
-from syncline.runspec import Evaluation
+from syncline.run_parts import Evaluation
 
 HELD_OUT: dict[str, Any] = {"name": "heldout", "data": "train.jsonl", "every": 2}
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from syncline import runspec
 from syncline.algorithmspec import DPO
 from syncline.errors import InvalidSpec
+from syncline.run_parts import Best
 from syncline.spec_part import Part
 from syncline.spec_problems import problems_of
 
@@ -206,9 +207,9 @@ def test_a_judge_that_compares_with_the_seed_is_for_evaluations_only() -> None:
 def test_the_best_checkpoint_is_by_the_first_set_unless_it_is_named() -> None:
     sets = [{"name": name, "data": f"{name}.jsonl"} for name in ("heldout", "hard")]
     assert runspec.parse(GOOD).best is None
-    assert runspec.parse(with_change("evaluation", sets)).best == runspec.Best(evaluation="heldout")
+    assert runspec.parse(with_change("evaluation", sets)).best == Best(evaluation="heldout")
     named = with_change("evaluation", sets) | {"checkpoints": {"best": {"evaluation": "hard", "metric": "pass_at_k"}}}
-    assert runspec.parse(named).best == runspec.Best(evaluation="hard", metric="pass_at_k")
+    assert runspec.parse(named).best == Best(evaluation="hard", metric="pass_at_k")
 
 
 def test_the_best_by_pass_at_k_needs_a_reward_of_right_or_wrong() -> None:

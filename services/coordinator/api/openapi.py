@@ -13,7 +13,7 @@ from services.coordinator.api import schemas
 from services.coordinator.api.field_docs import field_docs
 from services.coordinator.api.fleet import FleetChange
 from services.coordinator.api.runs import RunChange
-from syncline import algorithmspec, rewardspec, runspec
+from syncline import algorithmspec, rewardspec, run_parts, runspec
 from syncline.runspec import RunSpec
 
 _JSON, _YAML, _PROBLEM = "application/json", "application/yaml", "application/problem+json"
@@ -67,7 +67,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     models = [model for model in ANSWERS.values() if isinstance(model, type)]
     models += [schemas.ProblemDocument, *(model for model, _ in BODIES.values())]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=f"{_REF}{{model}}")
-    for name, fields in field_docs(rewardspec, algorithmspec, runspec, schemas).items():
+    for name, fields in field_docs(rewardspec, algorithmspec, run_parts, runspec, schemas).items():
         for field, said in definitions["$defs"].get(name, {}).get("properties", {}).items():
             if field in fields:
                 said["description"] = fields[field]

@@ -15,7 +15,7 @@ from services.coordinator.run import Run
 from services.coordinator.runs import Runs
 from services.coordinator.series import Series
 from syncline import published
-from syncline.runspec import SyncPeriod
+from syncline.run_parts import SyncPeriod
 from syncline.spec_part import Part
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])

@@ -38,10 +38,10 @@ def test_commands_find_the_stack_of_their_folder_unless_a_server_is_named(tmp_pa
 
 
 def test_without_a_stack_the_default_port_is_asked(tmp_path: Path) -> None:
-    assert stack.server_here(tmp_path / "none") == DEFAULT_SERVER
+    assert stack.server_here(tmp_path / "none", otherwise=DEFAULT_SERVER) == DEFAULT_SERVER
     with living(tmp_path, address="http://127.0.0.1:9"):
         pass
-    assert stack.server_here(tmp_path) == DEFAULT_SERVER, "it is gone"
+    assert stack.server_here(tmp_path, otherwise=DEFAULT_SERVER) == DEFAULT_SERVER, "it is gone"
 
 
 def test_a_stack_that_is_up_is_described(tmp_path: Path) -> None:

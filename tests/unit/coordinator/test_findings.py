@@ -10,7 +10,7 @@ import pytest
 from services.coordinator.answers import Answer, AnsweredPrompt
 from services.coordinator.findings import best_row, found, value_of
 from syncline.algo import evaluation as statistics
-from syncline.runspec import Best, Evaluation
+from syncline.run_parts import Best, Evaluation
 
 JUDGE = {"type": "judge", "mode": "versus_seed", "endpoint": "http://127.0.0.1:9/v1", "model": "m"}
 SHAPED = {"type": "math", "shaping": [{"type": "length", "per_token": 0.01}]}

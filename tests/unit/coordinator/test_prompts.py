@@ -16,7 +16,7 @@ from services.coordinator.prompts import PromptPlan
 from syncline import runspec
 from syncline.data_rows import Prompt
 from syncline.errors import InvalidSpec, RunFailed
-from syncline.runspec import MathSpec
+from syncline.rewardspec import MathSpec
 
 MATH = MathSpec(type="math")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.learner.optimizer import COSINE_FLOOR, learning_rate
-from syncline.runspec import Optimizer
+from syncline.run_parts import Optimizer
 
 
 def test_it_warms_up_and_stays() -> None:
