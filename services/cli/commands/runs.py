@@ -66,6 +66,28 @@ def watch(run_id: RunId = None, server: Server = "", token: Token = "", output: 
 
 
 @app.command()
+def track(
+    run_id: RunId = None,
+    to: Annotated[str, typer.Option(help="tensorboard, or wandb (offline without a key of yours)")] = "tensorboard",
+    folder: Annotated[Path, typer.Option(help="for the tracker's files")] = Path("tracked"),
+    server: Server = "",
+    token: Token = "",
+) -> None:
+    """Send a run's numbers to TensorBoard or Weights & Biases, until it is over; of a run that is over, all of them."""
+    from contextlib import closing
+
+    from services.cli import track as tracking
+    from services.cli.trackers import open_tracker
+
+    api = api_at(server, token)
+    found = api.run(run_id) if run_id else api.newest()
+    with closing(open_tracker(to, found, folder=folder)) as tracker:
+        print(f"{found['id']} goes to {to}: {tracker.place}", file=sys.stderr)
+        count = tracking.track(api.follow(found["id"]), tracker)
+    print(f"{found['id']}: {count} steps and evaluations tracked; look at them: {tracker.place}", file=sys.stderr)
+
+
+@app.command()
 def cancel(run_id: ActiveRun = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Cancel a run."""
     _act("cancel", run_id, server, token, output)
