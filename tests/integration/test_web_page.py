@@ -328,12 +328,14 @@ def test_a_mixed_run_has_its_curves_by_task_and_a_gap_where_nothing_was_scored(
     pieces = "[...document.querySelectorAll('#reward path')].map((one) => one.getAttribute('d').split('M').length - 1)"
     browser.until(f"JSON.stringify({pieces}) === '[1,1,2]'")
     select = "document.querySelector('select[aria-label=\"What the fourth figure shows\"]')"
-    for choice in ("pairs", "tokens", "completion length", "mismatch_kl"):
+    shown = {"mismatch_kl": ("all tasks",), "reward of chat": ("chat",)}  # of another size than that of math
+    for choice in ("pairs", "tokens", "completion length", *shown):
         browser.ask(f"{select}.value = '{choice}'")
         browser.ask(f"{select}.dispatchEvent(new Event('change'))")
         label = browser.ask("document.getElementById('chosen').getAttribute('aria-label')")
-        lines = ("all tasks",) if choice == "mismatch_kl" else ("all tasks", "math", "chat")
+        lines = shown.get(choice, ("all tasks", "math", "chat"))
         assert all(f"{name} from" in label for name in lines), label
+    assert "math from" not in label, "each on an axis of its own"
 
 
 def test_evaluations_are_shown_with_intervals_the_best_one_and_what_was_answered(

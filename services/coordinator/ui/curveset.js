@@ -8,6 +8,8 @@ import { h } from "./dom.js";
 /** Steps after which the fourth figure is smoothed as well. */
 const LONG = 300;
 
+const REWARD_OF = "reward of ";
+
 /**
  * @typedef {(row: any, mixed: boolean) => Record<string, number | null | undefined>} LinesOf the values of a step, of a
  *   run with one task or several, by name of the line; null where a step has none: a gap
@@ -65,11 +67,9 @@ export class CurveSet {
   update(rows, evaluations, { steps, over, evaluated }) {
     this.rows = rows;
     this.domain = [0, over ? Math.max(rows.length, 1) : Math.min(steps, roomFor(rows.length))];
-    for (const name of Object.keys(rows.at(-1)?.metrics ?? {}).sort()) {
-      if (![...this.select.options].some((option) => option.value === name)) {
-        this.select.append(h("option", { value: name }, name.replaceAll("_", " ")));
-      }
-    }
+    const tasks = rows.at(-1)?.tasks ?? [];
+    if (tasks.length > 1) for (const one of tasks) this.offer(REWARD_OF + one.task);
+    for (const name of Object.keys(rows.at(-1)?.metrics ?? {}).sort()) this.offer(name);
     this.empty = over ? "No step was made." : "No step is made yet.";
     const due = over ? "No evaluation came in." : "The first evaluation is not in yet.";
     const none = evaluated ? due : "The run spec asks for no evaluation.";
@@ -87,10 +87,15 @@ export class CurveSet {
     this.drawChosen();
   }
 
+  /** @param {string} name of something that the fourth figure can show */
+  offer(name) {
+    if ([...this.select.options].some((option) => option.value === name)) return;
+    this.select.append(h("option", { value: name }, name.replaceAll("_", " ")));
+  }
+
   drawChosen() {
     const name = this.select.value;
-    /** @type {LinesOf} */
-    const of = CHOICES[name] ?? ((row, mixed) => withTasks(row, mixed, name, (one) => one.metrics?.[name]));
+    const of = name.startsWith(REWARD_OF) ? rewardOf(name.slice(REWARD_OF.length)) : (CHOICES[name] ?? metric(name));
     this.chosen.smoothed = this.rows.length > LONG;
     this.chosen.update(linesOf(this.rows, of), this.domain, this.empty);
   }
@@ -126,6 +131,22 @@ function linesOf(rows, of) {
     }
   }
   return [...lines].map(([name, line]) => ({ name, ...line }));
+}
+
+/**
+ * @param {string} task whose rewards may be of another size than those of the others
+ * @returns {LinesOf}
+ */
+function rewardOf(task) {
+  return (row) => ({ [task]: row.tasks.find((/** @type {any} */ one) => one.task === task)?.reward_mean });
+}
+
+/**
+ * @param {string} name
+ * @returns {LinesOf}
+ */
+function metric(name) {
+  return (row, mixed) => withTasks(row, mixed, name, (one) => one.metrics?.[name]);
 }
 
 /**
