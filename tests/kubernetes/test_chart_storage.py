@@ -24,7 +24,11 @@ def variables(spec: Manifest) -> dict[str, Any]:
 def egress(manifests: list[Manifest], name: str, port: int) -> list[Any]:
     """Rules of a component's policy for a port, peers of the release aside."""
     rules = find(manifests, "NetworkPolicy", f"rl-syncline-{name}")["spec"].get("egress", [])
-    return [rule for rule in rules if {"port": port} in rule["ports"] and "podSelector" not in str(rule.get("to"))]
+    return [rule for rule in rules if tcp(port) in rule["ports"] and "podSelector" not in str(rule.get("to"))]
+
+
+def tcp(port: int) -> dict[str, Any]:
+    return {"port": port, "protocol": "TCP"}
 
 
 def test_no_volume_is_shared_and_the_coordinator_alone_has_one_for_its_records() -> None:
@@ -70,12 +74,8 @@ def test_policies_open_the_way_to_the_store_for_those_three_and_to_the_hub_for_t
     peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}}]
     names = ("coordinator", "learner", "inference", "reward", "redis")
     found = {name: egress(manifests, name, 9000) for name in names}
-    assert found == {
-        name: [{"ports": [{"port": 9000}], "to": peers}] if name in REACH_THE_STORE else [] for name in names
-    }
-    hub = {
-        name for name in names if [rule for rule in egress(manifests, name, 443) if rule["ports"] == [{"port": 443}]]
-    }
+    assert found == {name: [{"ports": [tcp(9000)], "to": peers}] if name in REACH_THE_STORE else [] for name in names}
+    hub = {name for name in names if [rule for rule in egress(manifests, name, 443) if rule["ports"] == [tcp(443)]]}
     assert hub == {"coordinator", "learner"}
     closed = render(DEFAULT)
     assert not any(egress(closed, name, 9000) for name in names)
