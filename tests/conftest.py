@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.local import valkey
-from syncline import streams
+from syncline import redis_client
 from tests.object_store import ObjectStore, object_store_at
 from tests.redis_server import wait_until_up
 
@@ -38,7 +38,7 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client for an empty server."""
-    client = streams.connect(redis_url)
+    client = redis_client.connect(redis_url)
     await client.flushall()
     yield client
     await client.aclose()

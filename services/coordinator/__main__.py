@@ -19,14 +19,14 @@ from services.coordinator.scaling import Autoscaled, FileScale, NoScale, Scale
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
 from services.coordinator.takeover import take_over
-from syncline import lifecycle, streams
+from syncline import lifecycle, redis_client
 from syncline.cache import Cache
 from syncline.lifecycle import Worker
 from syncline.storage import storage_at
 
 
 async def serve(settings: CoordinatorSettings) -> int:
-    redis = streams.connect(settings.redis_url.get_secret_value())
+    redis = redis_client.connect(settings.redis_url.get_secret_value())
     fleet = Fleet(redis, load_deadline_s=settings.load_deadline_s)
     runs = Runs(open_store(settings), redis=redis, fleet=fleet, settings=settings)
     async with _cluster(settings, redis, fleet.cluster) as (scale, watch):
@@ -37,7 +37,7 @@ async def serve(settings: CoordinatorSettings) -> int:
         return await lifecycle.run_service(
             server=server,
             workers={"fleet": fleet.run, "runs": runs.run, **watch},
-            ready=lambda: streams.ping(redis),
+            ready=lambda: redis_client.ping(redis),
             close=redis.aclose,
             grace_s=settings.grace_s,
         )

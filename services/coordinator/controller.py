@@ -31,10 +31,11 @@ from services.coordinator.upkeep import Upkeep
 from syncline.algo.schedule import Period
 from syncline.errors import Busy, Conflict, RunFailed, SynclineError, Unavailable
 from syncline.membership import Member
+from syncline.redis_client import CONNECTION_ERRORS
 from syncline.rpc import Client
 from syncline.runspec import RunSpec
 from syncline.state import RunEvent, RunState, transition
-from syncline.streams import CONNECTION_ERRORS, Streams
+from syncline.streams import Streams
 from syncline.v1.learner_service_pb2 import (
     Loaded,
     StepReport,

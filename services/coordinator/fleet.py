@@ -22,8 +22,8 @@ from syncline import wanted
 from syncline.backoff import Backoff
 from syncline.errors import SynclineError, Unavailable
 from syncline.membership import Member, Role, members
+from syncline.redis_client import CONNECTION_ERRORS
 from syncline.rpc import Client
-from syncline.streams import CONNECTION_ERRORS
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
 from syncline.v1.inference_service_pb2 import LoadCheckpointRequest, LoadCheckpointResponse
 from syncline.v1.inference_service_pb2_grpc import InferenceServiceStub

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from services.coordinator.fleet import Load
 from services.coordinator.pods import Pod
-from syncline.streams import Memory
+from syncline.redis_client import Memory
 
 STEPS = Counter("syncline_steps", "Optimizer updates made")
 TOKENS = Counter("syncline_tokens", "Completion tokens trained on or looked at", ["kind"])

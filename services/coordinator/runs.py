@@ -32,8 +32,9 @@ from syncline.backoff import Backoff
 from syncline.cache import Cache
 from syncline.errors import Conflict, InvalidSpec, RunFailed, StorageError, StoreUnreachable, SynclineError
 from syncline.ids import new_run_id
+from syncline.redis_client import CONNECTION_ERRORS
 from syncline.state import RunEvent, RunState
-from syncline.streams import CONNECTION_ERRORS, Streams
+from syncline.streams import Streams
 
 log = structlog.get_logger()
 _WHILE_THE_STORE_IS_AWAY = Backoff(first_s=2.0, longest_s=30.0)

@@ -12,7 +12,8 @@ from redis.exceptions import RedisError
 
 from services.coordinator.pods import Pod
 from syncline import keys
-from syncline.streams import CONNECTION_ERRORS, Streams
+from syncline.redis_client import CONNECTION_ERRORS
+from syncline.streams import Streams
 
 log = structlog.get_logger()
 

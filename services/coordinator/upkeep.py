@@ -27,9 +27,10 @@ from services.coordinator.run import Run
 from syncline import keys
 from syncline.algo.schedule import Period, Schedule
 from syncline.errors import StorageError, Unavailable
+from syncline.redis_client import CONNECTION_ERRORS
 from syncline.runspec import RunSpec
 from syncline.state import RunEvent, RunState
-from syncline.streams import CONNECTION_ERRORS, Streams
+from syncline.streams import Streams
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
 
 _TURN_S = 0.25

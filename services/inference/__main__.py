@@ -14,7 +14,7 @@ from services.inference.generator import Generator
 from services.inference.servicer import InferenceServicer
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
-from syncline import lifecycle, rpc, streams, wanted
+from syncline import lifecycle, redis_client, rpc, wanted
 from syncline.cache import Cache
 from syncline.ids import new_member_id
 from syncline.membership import Registration
@@ -25,7 +25,7 @@ from syncline.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_
 async def serve(settings: InferenceSettings) -> int:
     member_id = settings.member_id or new_member_id("inference")
     structlog.contextvars.bind_contextvars(member=member_id)
-    redis = streams.connect(settings.redis_url.get_secret_value())
+    redis = redis_client.connect(settings.redis_url.get_secret_value())
     engine = create_engine(settings.engine, settings.engine_options)
     generator = Generator(engine, cache=Cache(settings.cache_root), groups_deadline_s=settings.groups_deadline_s)
     worker = Worker(generator, redis, member_id=member_id, lease_s=settings.lease_s)
@@ -47,7 +47,7 @@ async def serve(settings: InferenceSettings) -> int:
     generator.on_change = registration.beat_soon
 
     async def ready() -> None:
-        await streams.ping(redis)
+        await redis_client.ping(redis)
         await generator.check(wanted=await wanted.announced(redis))
 
     async def drain() -> None:

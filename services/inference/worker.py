@@ -22,7 +22,8 @@ from services.inference.engine import Completion, GroupRequest
 from services.inference.generator import Generator, Held
 from syncline import keys
 from syncline.errors import Conflict, EngineDead, SynclineError
-from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
+from syncline.redis_client import CONNECTION_ERRORS
+from syncline.streams import Entry, StreamConsumer
 from syncline.v1.rollout_pb2 import PromptTask, RolloutGroup, Sample, VersionSpan
 from syncline.wire_names import FINISH_REASON
 

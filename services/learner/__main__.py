@@ -17,7 +17,7 @@ from services.learner.meeting import join
 from services.learner.ranks import Ranks
 from services.learner.servicer import LearnerServicer
 from services.learner.settings import LearnerSettings
-from syncline import ids, lifecycle, streams
+from syncline import ids, lifecycle, redis_client
 from syncline.membership import Registration
 from syncline.rpc import Server
 from syncline.v1 import learner_service_pb2, learner_service_pb2_grpc
@@ -38,7 +38,7 @@ async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
         await crew.start()
     member_id = settings.member_id or ids.new_member_id("learner")
     structlog.contextvars.bind_contextvars(member=member_id)
-    redis = streams.connect(settings.redis_url.get_secret_value())
+    redis = redis_client.connect(settings.redis_url.get_secret_value())
     learner = Learner(settings, redis=redis, id=member_id, crew=crew)
     server = Server(settings.bind, advertise=settings.advertise)
     server.add(
@@ -67,7 +67,7 @@ async def serve(settings: LearnerSettings, ranks: Ranks) -> int:
     return await lifecycle.run_service(
         server=server,
         workers=workers,
-        ready=partial(streams.ping, redis),
+        ready=partial(redis_client.ping, redis),
         drain=learner.drain,
         close=close,
         grace_s=settings.grace_s,

@@ -22,8 +22,9 @@ from redis.exceptions import RedisError
 from services.learner import door
 from syncline import ids, keys
 from syncline.insist import insist
+from syncline.redis_client import CONNECTION_ERRORS
 from syncline.runspec import RunSpec
-from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
+from syncline.streams import Entry, StreamConsumer
 from syncline.v1.rollout_pb2 import ScoredGroup
 
 log = structlog.get_logger()

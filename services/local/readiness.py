@@ -10,7 +10,7 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from redis.asyncio import Redis
 
-from syncline import streams
+from syncline import redis_client
 from syncline.errors import SynclineError
 from syncline.rpc import Client
 
@@ -21,7 +21,7 @@ _CALL_DEADLINE_S = 2.0
 async def until_ready(address: str, *, peer: str) -> None:
     """Return when `peer` says that it is ready; ask forever (the caller has the deadline)."""
     if address.startswith("redis+"):
-        client = streams.connect(address.removeprefix("redis+"))
+        client = redis_client.connect(address.removeprefix("redis+"))
         try:
             await _poll(lambda: _redis_answers(client))
         finally:
@@ -46,7 +46,7 @@ async def _poll(answers: Callable[[], Awaitable[bool]]) -> None:
 
 async def _redis_answers(client: Redis) -> bool:
     try:
-        await streams.ping(client, timeout_s=_CALL_DEADLINE_S)
+        await redis_client.ping(client, timeout_s=_CALL_DEADLINE_S)
     except SynclineError:
         return False
     return True

@@ -14,7 +14,7 @@ from services.reward.servicer import RewardServicer
 from services.reward.settings import RewardSettings
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.worker import RewardWorker
-from syncline import ids, lifecycle, rpc, streams
+from syncline import ids, lifecycle, redis_client, rpc
 from syncline.errors import Unavailable
 from syncline.membership import Registration
 from syncline.v1.reward_service_pb2 import DESCRIPTOR
@@ -24,7 +24,7 @@ from syncline.v1.reward_service_pb2_grpc import add_RewardServiceServicer_to_ser
 async def serve(settings: RewardSettings) -> int:
     member_id = settings.member_id or ids.new_member_id("reward")
     structlog.contextvars.bind_contextvars(member=member_id)
-    redis = streams.connect(settings.redis_url.get_secret_value())
+    redis = redis_client.connect(settings.redis_url.get_secret_value())
     pool = VerifierPool(workers=settings.verifier_workers, limits=settings.limits, wall_s=settings.check_wall_s)
     endpoints = Endpoints(keys_dir=settings.keys_dir)
     scorer = Scorer(rewards(settings, pool, endpoints))
@@ -53,7 +53,7 @@ async def serve(settings: RewardSettings) -> int:
     async def ready() -> None:
         if not pool.ready.is_set():
             raise Unavailable(f"the verifier is not up; {pool.error or 'it is starting'}")
-        await streams.ping(redis)
+        await redis_client.ping(redis)
 
     async def close() -> None:
         await endpoints.close()

@@ -22,15 +22,17 @@ from google.protobuf.message import DecodeError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.reward.groups import GOLD_UNPARSABLE, decoded, dropped, items_of, place_of
 from services.reward.metrics import GROUPS
 from services.reward.scorer import Scorer
-from services.reward.verdicts import Item, Verdict, messages_of
+from services.reward.verdicts import Item, Verdict
 from syncline import keys
 from syncline.backoff import Backoff
 from syncline.errors import InvalidSpec
 from syncline.insist import insist
+from syncline.redis_client import CONNECTION_ERRORS
 from syncline.rewardspec import RewardSpec
-from syncline.streams import CONNECTION_ERRORS, Entry, StreamConsumer
+from syncline.streams import Entry, StreamConsumer
 from syncline.v1 import rollout_pb2 as pb
 
 log = structlog.get_logger()
@@ -41,7 +43,6 @@ _POLL_S = 0.5
 _HAND_BACK_S = 2.0
 _BACKOFF = Backoff(first_s=0.5, longest_s=30.0, jitter=0.5)
 """Of a reward that is unavailable."""
-_GOLD_UNPARSABLE = "scoring: gold_unparsable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,8 @@ class RewardWorker:
     async def _work(self, entry: Entry) -> None:
         try:
             try:
-                group = _decoded(entry)
-                items = _items(group)
+                group = decoded(entry.payload)
+                items = items_of(group)
                 spec = self._scorer.route(group.task.reward_json)
             except DecodeError as error:
                 await self._fail(entry, cause=f"broken group: {error}")
@@ -182,9 +183,9 @@ class RewardWorker:
             try:
                 scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
             except InvalidSpec as error:
-                log.warning("group_dropped", cause=_GOLD_UNPARSABLE, error=error.message, **_place(group))
+                log.warning("group_dropped", cause=GOLD_UNPARSABLE, error=error.message, **place_of(group))
                 self._count("dropped")
-                scored = _dropped(group)
+                scored = dropped(group)
             finally:
                 self._scoring.discard(entry.id)
             await self._hand_over(entry, group, scored)
@@ -261,47 +262,3 @@ class RewardWorker:
     def _count(self, result: str) -> None:
         self.groups[result] += 1
         GROUPS.labels(result).inc()
-
-
-def _decoded(entry: Entry) -> pb.RolloutGroup:
-    group = pb.RolloutGroup.FromString(entry.payload)
-    if not group.task.key.run_id:
-        raise DecodeError("it names no run")
-    if group.task.purpose not in (pb.PURPOSE_TRAINING, pb.PURPOSE_EVALUATION):
-        raise DecodeError("it has no purpose")
-    if not group.samples:
-        raise DecodeError("it has no samples")
-    return group
-
-
-def _items(group: pb.RolloutGroup) -> list[Item]:
-    task = group.task
-    try:
-        messages = messages_of(task.messages_json, prompt_text=task.prompt_text)
-    except InvalidSpec as error:
-        raise DecodeError(error.message) from None
-    return [
-        Item(
-            task.prompt_text,
-            sample.text,
-            task.answer,
-            messages=messages,
-            tokens=len(sample.token_ids),
-            max_tokens=task.sampling.max_tokens,
-            seed_answer=task.seed_answers[index] if index < len(task.seed_answers) else None,
-        )
-        for index, sample in enumerate(group.samples)
-    ]
-
-
-def _dropped(group: pb.RolloutGroup) -> pb.ScoredGroup:
-    without_samples = pb.RolloutGroup(
-        task=group.task, generator=group.generator, generate_seconds=group.generate_seconds
-    )
-    return pb.ScoredGroup(group=without_samples, dropped_cause=_GOLD_UNPARSABLE)
-
-
-def _place(group: pb.RolloutGroup) -> dict[str, Any]:
-    key = group.task.key
-    place = {"run": key.run_id, "task": group.task.task, "step": key.step, "prompt_index": key.prompt_index}
-    return place | ({"evaluation": key.evaluation} if key.evaluation else {})

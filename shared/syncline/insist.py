@@ -10,7 +10,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from syncline.backoff import Backoff
-from syncline.streams import CONNECTION_ERRORS
+from syncline.redis_client import CONNECTION_ERRORS
 
 log = structlog.get_logger()
 Reply = TypeVar("Reply")

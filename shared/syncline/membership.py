@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from syncline import keys
-from syncline.streams import CONNECTION_ERRORS
+from syncline.redis_client import CONNECTION_ERRORS
 
 Role = Literal["inference", "reward", "learner", "coordinator"]
 log = structlog.get_logger()

@@ -18,93 +18,19 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from syncline import keys
-from syncline.errors import Unavailable
+from syncline.redis_client import CONNECTION_ERRORS, SOCKET_TIMEOUT_S
 
 DEFAULT_LEASE_S = 15.0
 MAX_FAILURES = 3
 """Times that its owners may fail an entry before it is poison."""
 MAX_LOST_LEASES = 10
 """Times that its owners may die before it is: see streams.lua for why these are more."""
-_SOCKET_TIMEOUT_S = 10.0
 _RENEW_S = 2.0  # soon enough that the work of a run that was closed ends, too
-_LONGEST_BLOCK_S = 5.0  # below the socket timeout: a blocking read must end before the client gives up on the socket
+_LONGEST_BLOCK_S = SOCKET_TIMEOUT_S / 2  # a blocking read must end before the client gives up on the socket
 _DEAD_PREFIX = keys.dead("")
-
-CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OSError)
-"""What a lost Redis server looks like to a client."""
-
-
-def connect(url: str) -> Redis:
-    """A client for the Redis-compatible server at `url` (redis://, rediss:// or unix://).
-
-    Calls time out and are retried a few times with backoff; no connection is made before the first call.
-    """
-    client = Redis.from_url(
-        url,
-        socket_timeout=_SOCKET_TIMEOUT_S,
-        socket_connect_timeout=5.0,
-        health_check_interval=15,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-        decode_responses=False,
-    )
-    pool = client.connection_pool
-    pool.connection_class = type("Connection", (_Cancellable, pool.connection_class), {})
-    return client
-
-
-class _Cancellable(AbstractConnection):
-    """redis-py sends under `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes as the send ends.
-
-    The task that was cancelled then goes on forever, and whoever waits for its end with it.
-    """
-
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        timeout_s, self.socket_timeout = self.socket_timeout, None  # without one, redis-py sends directly
-        try:
-            async with asyncio.timeout(timeout_s):
-                await super().send_packed_command(command, check_health)
-        except TimeoutError:
-            raise RedisTimeoutError("timeout writing to socket") from None
-        finally:
-            self.socket_timeout = timeout_s
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What the server holds, and may hold; a limit of 0 is none."""
-
-    used_bytes: int
-    limit_bytes: int
-
-
-async def memory(redis: Redis, *, timeout_s: float = 5.0) -> Memory:
-    """Memory of the server. Raises Unavailable."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            info = await redis.info("memory")
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"Redis does not tell of its memory ({error})") from error
-    return Memory(used_bytes=int(info["used_memory"]), limit_bytes=int(info.get("maxmemory", 0)))
-
-
-async def ping(redis: Redis, *, timeout_s: float = 5.0) -> None:
-    """Raise Unavailable unless the server answers within `timeout_s`."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await redis.ping()
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(
-            f"Redis does not answer ({error}); check SYNCLINE_REDIS_URL and that the server runs"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from services.inference.engine import Engine, GroupRequest
 from services.inference.engines import create_engine
 from services.inference.generator import Generator
 from services.inference.worker import Worker
-from syncline import ids, keys, streams
+from syncline import ids, keys, redis_client, streams
 from syncline.cache import Cache
 from syncline.streams import Entry, StreamConsumer, Streams
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
@@ -197,7 +197,7 @@ async def _service(engine: Engine, handle: CheckpointHandle, url: str) -> AsyncI
 
 @asynccontextmanager
 async def _client(url: str) -> AsyncIterator[Redis]:
-    redis = streams.connect(url)
+    redis = redis_client.connect(url)
     try:
         yield redis
     finally:

@@ -13,7 +13,7 @@ import asyncio
 import time
 from typing import Any, Literal
 
-from syncline import keys, streams
+from syncline import keys, redis_client
 from syncline.streams import Entry, StreamConsumer, Streams
 from tests.bench.report import BenchFailed, Figure, Measured, Options
 from tests.bench.server import server
@@ -54,8 +54,8 @@ async def _measure(options: Options, *, entries: int) -> Measured:
 
 async def _fill_and_drain(url: str, entries: int, acks: Acks) -> tuple[float, float]:
     """Seconds to fill the stream, and from the start of the consumers to an empty stream."""
-    redis = streams.connect(url)
-    clients = [streams.connect(url) for _ in range(CONSUMERS)]
+    redis = redis_client.connect(url)
+    clients = [redis_client.connect(url) for _ in range(CONSUMERS)]
     try:
         work = Streams(redis)
         await work.open_run(RUN)

@@ -22,7 +22,7 @@ from pathlib import Path
 # One thread per process, as in all tests; read when torch is imported.
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from syncline import streams
+from syncline import redis_client
 from tests.bench.server import server
 from tests.chaos.campaign import kill_learners
 from tests.chaos.stack_kills import kill_stacks
@@ -51,7 +51,7 @@ async def _learners(seeds: Sequence[int]) -> int:
         return 0
     problems = 0
     with server() as url:
-        redis = streams.connect(url)
+        redis = redis_client.connect(url)
         async for row in kill_learners(redis, url, seeds, folder=_FOLDER):
             print(row, flush=True)
             problems += bool(row.problem)

@@ -15,7 +15,7 @@ from services.coordinator.run import Run
 from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
-from syncline import runspec, streams
+from syncline import redis_client, runspec
 from syncline.state import RunEvent
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Coordinator:
 
     async def _start(self, folder: Path, redis_url: str, token: str) -> str:
         settings = CoordinatorSettings(run_root=folder / "runs", model_root=folder, data_root=folder)
-        self._redis = streams.connect(redis_url)
+        self._redis = redis_client.connect(redis_url)
         fleet = Fleet(self._redis, load_deadline_s=10)
         self.runs = Runs(RunStore(settings.run_root), redis=self._redis, fleet=fleet, settings=settings)
         app = create_app(runs_=self.runs, fleet_=fleet, redis=self._redis, token=token)

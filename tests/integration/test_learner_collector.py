@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from services.learner.collector import Collector
 from services.local import valkey
-from syncline import keys, streams
+from syncline import keys, redis_client, streams
 from syncline.runspec import RunSpec
 from syncline.streams import Streams
 from syncline.v1.rollout_pb2 import ScoredGroup
@@ -75,7 +75,7 @@ async def collecting(collector: Collector, step: int) -> AsyncIterator[asyncio.T
 async def test_a_redis_that_dies_and_comes_back_empty_is_waited_out(folder: Path) -> None:
     server = Server(folder)
     server.start()
-    redis = streams.connect(valkey.url(folder))
+    redis = redis_client.connect(valkey.url(folder))
     groups = groups_of(SPEC, [0])
     collector = collector_on(redis)
     try:

@@ -606,9 +606,9 @@ async def test_a_page_of_another_address_cannot_act_from_an_old_browser_either(a
 
 
 async def test_readiness_tells_when_redis_is_gone(project: Path) -> None:
-    from syncline import streams
+    from syncline import redis_client
 
-    nowhere = streams.connect(f"unix://{project}/no.sock")
+    nowhere = redis_client.connect(f"unix://{project}/no.sock")
     async with serve(project, nowhere) as api:
         answer = await api.get("/readyz")
         assert answer.status_code == 503

@@ -19,7 +19,7 @@ from services.reward.settings import RewardSettings
 from services.reward.verdicts import Item, Verdict
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.worker import RewardWorker
-from syncline import keys, streams
+from syncline import keys, redis_client
 from syncline.rewardspec import RewardSpec
 from syncline.streams import StreamConsumer, Streams
 from syncline.v1 import rollout_pb2 as pb
@@ -309,7 +309,7 @@ async def test_redis_may_go_away_and_come_back(tmp_path_factory: pytest.TempPath
     # given a worker on a server of its own
     folder = Path(str(tmp_path_factory.mktemp("r")))
     one_server = serving(folder)
-    redis = streams.connect(valkey.url(folder))
+    redis = redis_client.connect(valkey.url(folder))
     reward = Exact()
     one = worker(redis, Scorer({"math": reward}), lease_s=0.5)
     try:

@@ -15,9 +15,9 @@ from services.coordinator.fleet import Fleet, describe
 from services.coordinator.runs import Runs
 from services.coordinator.scaling import Scale
 from syncline.errors import SynclineError
+from syncline.redis_client import memory, ping
 from syncline.spec_part import Part
 from syncline.state import RunState
-from syncline.streams import memory, ping
 
 router = APIRouter(tags=["fleet"])
 
