@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from services.reward.verdicts import Item
 from services.reward.verifier_reward import Verification
-from services.reward.verifiers.answers import answer_in, gold_in
+from services.reward.verifiers.answers import amount_in, answer_in, gold_in
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import InvalidSpec, Unavailable
@@ -141,7 +141,7 @@ async def test_the_pool_says_of_every_answer_what_math_verify_says_in_one_thread
     different = [
         (gold, answer, said, direct)
         for (gold, answer), said in zip(pairs, by_pool, strict=True)
-        if said != (direct := directly(gold, answer)) and answer not in CONTRADICTIONS
+        if said != (direct := directly(gold, answer)) and not told_otherwise(gold, answer)
     ]
     assert different == []
     assert len(pairs) > 350
@@ -157,8 +157,10 @@ def directly(gold: str, answer: str) -> tuple[str, float]:
     )
 
 
-CONTRADICTIONS = {r"\boxed{84 = 85}", r"\boxed{x = 84 = 85}"}
-"""Refused by us, and paid by the library where the right-hand side is the gold."""
+def told_otherwise(gold: str, answer: str) -> bool:
+    """What we say and the library alone does not: amounts are their numbers, and `84 = 85` claims both."""
+    amounts = (amount_in(gold), amount_in(answer))
+    return (None not in amounts and amounts != (gold, answer)) or "84" in answer
 
 
 async def test_more_hostile_answers_than_workers_do_not_use_the_pool_up(pool: VerifierPool) -> None:

@@ -14,6 +14,18 @@ _WORD = re.compile(r"(?:^|(?<=\s))[^\W\d_]{2,}(?=[\s.,:;!?]|$)")
 _FORMULA_CHARS = 1024
 _INVISIBLE = dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF))
 """Soft hyphens, zero-width characters, marks of writing direction: nobody sees them, so they change no answer."""
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+_UNIT = r"(?:[^\W\d_]{2,}|[mghLsVAWJN](?![^\W\d_]))(?:\^\d|²|³)?(?!\()"
+"""Words of two letters and more, and the shortest units: other single letters are variables."""
+_UNITS = rf"{_UNIT}(?:[ /*·.-]+{_UNIT})*"
+_REMARK = r"\([^\W\d_]{2,}(?:[ -][^\W\d_]{2,})*\)"
+_SUM = r"\(\d[\d\s.,]*[-+*/\xd7·=][\d\s.,+*/\xd7·=-]*\)"
+_AMOUNT = re.compile(
+    rf"(?P<number>[-+]?[$€£]?{_DIGITS}(?:/\d+)?)%?(?:°[CF]?| ?/ ?{_UNITS}| +(?:{_UNITS}|{_REMARK}|{_SUM}))?\.?"
+)
+"""20 miles/hour, 20 cm^2, 90°, 12 (twelve), 72 (48+24)."""
+_AMOUNT_CHARS = 100
+_NO_UNIT = re.compile(r"\b(and|or|to|not|plus|minus|times|over|by)\b", re.IGNORECASE)
 _NEIGHBOUR_CHARS = 70
 """Boxes closer than this may belong together ("\\boxed{1} or \\boxed{2}"); Math-Verify has the same bound."""
 
@@ -99,6 +111,17 @@ def gold_boxed(answer: str) -> str:
     if last_boxes(gold) is not None:
         return gold
     return rf"\boxed{{{_DELIMITERS.sub('', gold)}}}"
+
+
+def amount_in(text: str) -> str | None:
+    r"""The number of a plain number or of an amount of something, alone or in one box; else None.
+
+    >>> amount_in("20 miles/hour"), amount_in(r"\boxed{20 cm^2}"), amount_in("72 (48+24)"), amount_in("2 (x+1)")
+    ('20', '20', '72', None)
+    """
+    text = text.removeprefix(r"\boxed{").removesuffix("}") if text.startswith(r"\boxed{") else text
+    found = _AMOUNT.fullmatch(text) if len(text) <= _AMOUNT_CHARS else None
+    return None if found is None or _NO_UNIT.search(text) else re.sub(r"[$€£+]", "", found["number"])
 
 
 def _boxed(text: str) -> str:

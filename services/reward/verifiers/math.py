@@ -16,8 +16,10 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 from itertools import product
+from math import isclose
 from typing import Any
 
+from services.reward.verifiers.answers import amount_in
 from services.reward.verifiers.verifier import Unparsable, UnreadableGold
 
 for _name in ("math_verify", "latex2sympy2_extended"):  # they log whole completions: hostile text in our logs
@@ -60,7 +62,12 @@ WARM_UP = (
 def equal(answer: str, gold: str) -> float:
     """1 when `answer` equals `gold`, both as `answers` cut them out, else 0."""
     known = same_numbers(answer, gold)
-    return same_mathematics(answer, gold) if known is None else float(known)
+    if known is not None:
+        return float(known)
+    found, wanted = amount_in(answer), amount_in(gold)
+    if found is not None and wanted is not None and (found, wanted) != (answer, gold) and equal(found, wanted):
+        return 1.0
+    return same_mathematics(answer, gold)
 
 
 def same_numbers(answer: str, gold: str) -> bool | None:
@@ -103,21 +110,18 @@ def same_mathematics(answer: str, gold: str) -> float:
 
 
 def _contradicts_itself(found: Any) -> bool:
-    """Whether an answer says `84 = 85`, of which the library would take the right-hand side.
+    """Whether an answer says `84 = 85`, or `84 = x = 85`, of which the library would take the right-hand side.
 
     Exact numbers only: who writes 1/3 = 0.33 has rounded.
     """
-    from sympy import Equality, Rational
+    from sympy import Equality, Float
     from sympy.logic.boolalg import And
 
-    equations = found.args if isinstance(found, And) else (found,)
-    return any(
-        isinstance(one, Equality)
-        and isinstance(one.lhs, Rational)
-        and isinstance(one.rhs, Rational)
-        and one.lhs != one.rhs
-        for one in equations
-    )
+    equations = [one for one in (found.args if isinstance(found, And) else (found,)) if isinstance(one, Equality)]
+    sides = [side for equation in equations for side in equation.args]
+    values = [side.evalf() for side in sides if side.is_number and not side.has(Float)]
+    numbers = [float(value) for value in values if value.is_Float and value.is_finite]
+    return any(not isclose(number, numbers[0], rel_tol=1e-12) for number in numbers[1:])
 
 
 @lru_cache(maxsize=1024)
