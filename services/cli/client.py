@@ -96,6 +96,10 @@ class Api:
     def evaluations(self, run_id: str) -> list[dict[str, Any]]:
         return self._pages(f"/v1/runs/{run_id}/evaluations", "evaluations")
 
+    def summary(self, run_id: str) -> dict[str, Any]:
+        """What came of a run that is over."""
+        return self._call("GET", f"/v1/runs/{run_id}/summary")
+
     def act(self, run_id: str, verb: Literal["cancel", "pause", "resume"]) -> dict[str, Any]:
         """Do something to a run; it answers as it then is."""
         return self._call("POST", f"/v1/runs/{run_id}:{verb}")

@@ -16,6 +16,8 @@ class Outcome:
     """The run resource."""
     summary: Mapping[str, Any]
     """What summary.json holds."""
+    summary_path: Path
+    """Where it is, on this machine."""
     picture: Path | None
     """The learning curve, if any step was made."""
     next_command: str

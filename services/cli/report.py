@@ -25,33 +25,47 @@ def outcome_of(api: Api, run: Mapping[str, Any], *, next_command: str = "") -> O
     """What came of a run that is over. Raises Conflict for one that is not."""
     if run["state"] not in TERMINAL:
         raise Conflict(f"run {run['id']} is {run['state']}, and its report is for the end; see: syncline status")
-    return Outcome(run=run, summary=summary_of(run), picture=draw_curve(api, run), next_command=next_command)
+    summary, path = summary_of(api, run)
+    picture = draw_curve(api, run)
+    return Outcome(run=run, summary=summary, summary_path=path, picture=picture, next_command=next_command)
 
 
-def summary_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's summary.json; the coordinator writes it just after the state. Raises Unavailable when it stays away."""
-    path = Path(run["summary_path"])
+def summary_of(api: Api, run: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    """The run's summary, and its file: the coordinator's own, or one made here where that is on another machine.
+
+    The coordinator writes its file just after the state. Raises Unavailable when that stays away.
+    """
+    summary = api.summary(run["id"])
+    path = _file_of(run, "summary.json")
+    if not _is_here(run):
+        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     deadline = time.monotonic() + _SUMMARY_DEADLINE_S
-    while time.monotonic() < deadline:
-        if path.is_file():
-            summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return summary
+    while not path.is_file():
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the coordinator has not written {path} within {_SUMMARY_DEADLINE_S:g} s; see its log")
         time.sleep(0.1)
-    raise Unavailable(
-        f"the coordinator has not written {path} within {_SUMMARY_DEADLINE_S:g} s; is it on this machine?"
-    )
+    return summary, path
 
 
 def draw_curve(api: Api, run: Mapping[str, Any]) -> Path | None:
-    """learning-curve.png in the run's folder; None when no step was made."""
+    """learning-curve.png beside the summary; None when no step was made."""
     from services.cli import curve  # matplotlib takes a second to load
 
     steps = api.steps(run["id"])
     if not steps:
         return None
-    path = Path(run["folder"]) / "learning-curve.png"
+    path = _file_of(run, "learning-curve.png")
     curve.draw(path, run=run, steps=steps, evaluations=api.evaluations(run["id"]))
     return path
+
+
+def _file_of(run: Mapping[str, Any], name: str) -> Path:
+    return Path(run["folder"]) / name if _is_here(run) else Path.cwd() / f"{run['id']}-{name}"
+
+
+def _is_here(run: Mapping[str, Any]) -> bool:
+    """Whether the coordinator's folder of the run is on this machine: it may be in a cluster."""
+    return (Path(run["folder"]) / "run.json").is_file()
 
 
 def print_report(console: Console, outcome: Outcome) -> None:
@@ -68,7 +82,7 @@ def print_report(console: Console, outcome: Outcome) -> None:
     for label, value in _facts(outcome):
         # Wrapped by the terminal, if at all: a path that is broken into lines cannot be copied.
         console.print(Text.assemble((f"{label:<16}", "dim"), value), soft_wrap=True)
-    print(outcome.run["summary_path"], file=console.file)
+    print(outcome.summary_path, file=console.file)
 
 
 def _evaluation_table(before: Mapping[str, scores.Row], after: Mapping[str, scores.Row]) -> Table:

@@ -117,6 +117,10 @@ class GroupDPOGRPO(PreferenceOptions):
     """KL coefficient of the GRPO term."""
     scale_rewards: bool = False
 
+    @property
+    def wants_fresh_rollouts(self) -> bool:
+        return self.grpo_weight > 0.0 and self.importance_cap is None
+
 
 AlgorithmSpec = Annotated[
     DPO | GroupDPO | GRPO | GroupDPOGRPO,

@@ -150,11 +150,15 @@ class RunSpec(Part):
         ratio to those would not weight what was drawn."""
         if self.rollouts.source is not None or (self.generation.temperature, self.generation.top_p) == (1.0, 1.0):
             return
+        for option in self._importance_options():
+            problem = "generators report log-probabilities at temperature 1 and top_p 1, and sample at others"
+            yield FieldProblem(option, problem, "null, or generation at temperature 1 and top_p 1")
+
+    def _importance_options(self) -> Iterator[str]:
+        """Fields that make a ratio of the learner's probabilities to the generator's matter."""
         for option in ("clip", "importance_cap"):
             if getattr(self.algorithm, option, None) is not None:
-                problem = "generators report log-probabilities at temperature 1 and top_p 1, and sample at others"
-                allowed = "null, or generation at temperature 1 and top_p 1"
-                yield FieldProblem(f"algorithm.{option}", problem, allowed)
+                yield f"algorithm.{option}"
 
     def _warmup_problems(self) -> Iterator[FieldProblem]:
         if self.optimizer.warmup_steps > self.steps:
@@ -177,7 +181,12 @@ class RunSpec(Part):
                     found.append(FieldProblem(f"tasks.{index}.pairs", problem, "null, or an algorithm with pairs"))
         if self.algorithm.wants_fresh_rollouts and (oldest := self._oldest_rollouts()):
             problem = f"steps train on rollouts that are up to {oldest} updates old, and nothing corrects for it"
-            found.append(FieldProblem("algorithm.importance_cap", problem, "2.0, say, or a clip range"))
+            allowed = "2.0, say, or a clip range" if hasattr(self.algorithm, "clip") else "2.0, say"
+            found.append(FieldProblem("algorithm.importance_cap", problem, allowed))
+        if self.rollouts.source is not None:
+            for option in self._importance_options():
+                problem = "the file does not say how its rollouts were sampled, and ratios to them need temperature 1"
+                found.append(FieldProblem(option, problem, "null, or rollouts of temperature 1 and top_p 1"))
         return found
 
     def _oldest_rollouts(self) -> int:

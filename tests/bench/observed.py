@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from redis import Redis
 
-from services.cli import report as summaries
 from services.learner.retention import is_published
 from syncline import keys, runspec
 from syncline.v1.rollout_pb2 import ScoredGroup
@@ -55,7 +54,7 @@ def observe(stack: LocalStack, spec: dict[str, Any], *, first: int) -> Steps:
     seen = rows[first + 1 :]
     if any(row["refused"] or row["dropped"] for row in seen):
         raise BenchFailed(f"{run_id}: groups were refused or dropped, so not every step did the same work")
-    publishing = summaries.summary_of(stack.run(run_id))["phase_seconds"]["publishing"]
+    publishing = stack.api.get(f"/v1/runs/{run_id}/summary").json()["phase_seconds"]["publishing"]
     checked = runspec.parse(spec)
     published = [version for version in range(1, checked.steps + 1) if is_published(checked, version)]
     sync = publishing / len(published) + (load_seconds - load_seconds_before) / max(loads - loads_before, 1)

@@ -85,3 +85,19 @@ def test_a_run_without_a_word_on_which_checkpoint_starts_from_the_final_one(
     assert done.returncode == 0, done.stderr
     second = coordinator.runs.store.get(done.stdout.strip())
     assert second.spec.model.path == str((first.folder / "checkpoints" / "v000004").resolve())
+
+
+def test_the_report_of_a_run_on_another_machine_is_made_in_the_present_folder(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    run = coordinator.run(RunEvent.START, RunEvent.TRAIN)
+    early = syncline("report", run.id, "--server", coordinator.url, folder=tmp_path)
+    assert "is running, and its report is for the end" in early.stderr
+    coordinator.do(lambda: run.apply(RunEvent.SUCCEED))
+    (run.folder / "run.json").unlink()  # as if the folder that the coordinator names were not on this machine
+    (tmp_path / "here").mkdir()
+    done = syncline("report", run.id, "--server", coordinator.url, folder=tmp_path / "here")
+    assert done.returncode == 0, done.stderr
+    summary = tmp_path / "here" / f"{run.id}-summary.json"
+    assert done.stdout.splitlines()[-1] == str(summary)
+    assert json.loads(summary.read_text())["state"] == "succeeded"

@@ -92,6 +92,7 @@ async def test_real_answers_fit_their_types(project: Path, redis: Redis) -> None
             "listEvents": await client.get(f"{here}/events"),
             "changeRun": await client.patch(here, json={"sync": {"period": 1}}),
             "cancelRun": await client.post(f"{here}:cancel"),
+            "getSummary": await client.get(f"{here}/summary"),
             "resumeRun": await client.post(f"{here}:resume"),
             "getFleet": await client.get("/v1/fleet"),
             "liveness": await client.get("/healthz"),

@@ -160,7 +160,7 @@ def directly(gold: str, answer: str) -> tuple[str, float]:
 def told_otherwise(gold: str, answer: str) -> bool:
     """What we say and the library alone does not: amounts are their numbers, and `84 = 85` claims both."""
     amounts = (amount_in(gold), amount_in(answer))
-    return (None not in amounts and amounts != (gold, answer)) or "84" in answer
+    return (None not in amounts and amounts != (gold, answer)) or (gold == "85" and "= 85" in answer)
 
 
 async def test_more_hostile_answers_than_workers_do_not_use_the_pool_up(pool: VerifierPool) -> None:

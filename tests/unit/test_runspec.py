@@ -190,6 +190,12 @@ def test_what_may_surprise_is_a_warning() -> None:
     assert warned(algorithm={"name": "grpo"}, **semi) == ["algorithm.importance_cap"]
     assert warned(algorithm={"name": "grpo", "importance_cap": 2.0}, **semi) == []
     assert warned(algorithm={"name": "grpo", "clip": 0.2}, **semi) == []
+    assert warned(algorithm={"name": "group_dpo_grpo"}, **semi) == ["algorithm.importance_cap"]
+    assert warned(algorithm={"name": "group_dpo_grpo", "importance_cap": 2.0}, **semi) == []
+    assert warned(algorithm={"name": "group_dpo_grpo", "grpo_weight": 0.0}, **semi) == []
+    of_a_file = {"rollouts": {"from": "rollouts.jsonl"}, "sync": {"period": "never"}}
+    assert warned(algorithm={"name": "grpo", "clip": 0.2}, **of_a_file) == ["algorithm.clip"]
+    assert warned(algorithm={"name": "dpo"}, **of_a_file) == []
     assert warned(algorithm={"name": "grpo"}, **online) == []
     paired = [GOOD["tasks"][0] | {"pairs": {"type": "best_vs_worst"}}]
     assert warned(algorithm={"name": "grpo"}, tasks=paired, **online) == ["tasks.0.pairs"]

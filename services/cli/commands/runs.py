@@ -157,7 +157,7 @@ def report(run_id: RunId = None, server: Server = "", token: Token = "", output:
     api = api_at(server, token)
     outcome = reports.outcome_of(api, api.run(run_id) if run_id else api.newest())
     if output is Format.JSON:
-        print_json({**outcome.summary, "summary_path": outcome.run["summary_path"]})
+        print_json({**outcome.summary, "summary_path": str(outcome.summary_path)})
     else:
         reports.print_report(Console(), outcome)
 

@@ -72,7 +72,7 @@ def run(
         print(f"interrupted; {interrupted}" if interrupted.args else "interrupted", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if output is Format.JSON:
-        print_json({**outcome.summary, "summary_path": outcome.run["summary_path"]})
+        print_json({**outcome.summary, "summary_path": str(outcome.summary_path)})
     else:
         report.print_report(Console(), outcome)
     exit_as(outcome.run["state"])

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.coordinator.api import schemas
+from services.coordinator.api import fleet_schemas, schemas
 from services.coordinator.api.field_docs import field_docs
 from services.coordinator.api.fleet import FleetChange
 from services.coordinator.api.runs import RunChange
@@ -35,6 +35,7 @@ ANSWERS: dict[str, type[BaseModel] | str] = {
     "resumeRun": schemas.RunResource,
     "changeRun": schemas.RunResource,
     "deleteRun": "",
+    "getSummary": schemas.Summary,
     "listSteps": schemas.StepPage,
     "listSamples": schemas.SamplePage,
     "listCheckpoints": schemas.CheckpointPage,
@@ -42,10 +43,10 @@ ANSWERS: dict[str, type[BaseModel] | str] = {
     "listEvaluations": schemas.EvaluationPage,
     "getEvaluation": schemas.EvaluationAnswers,
     "listEvents": schemas.EventPage,
-    "getFleet": schemas.Fleet,
-    "changeFleet": schemas.Fleet,
-    "liveness": schemas.Health,
-    "readiness": schemas.Health,
+    "getFleet": fleet_schemas.Fleet,
+    "changeFleet": fleet_schemas.Fleet,
+    "liveness": fleet_schemas.Health,
+    "readiness": fleet_schemas.Health,
     "metrics": "text/plain",
 }
 """What each operation answers: a model, a type of text, or nothing."""
@@ -67,7 +68,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     models = [model for model in ANSWERS.values() if isinstance(model, type)]
     models += [schemas.ProblemDocument, *(model for model, _ in BODIES.values())]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=f"{_REF}{{model}}")
-    for name, fields in field_docs(rewardspec, algorithmspec, run_parts, runspec, schemas).items():
+    for name, fields in field_docs(rewardspec, algorithmspec, run_parts, runspec, schemas, fleet_schemas).items():
         for field, said in definitions["$defs"].get(name, {}).get("properties", {}).items():
             if field in fields:
                 said["description"] = fields[field]
@@ -118,6 +119,8 @@ def _errors_of(path: str, method: str, name: str, *, has_parameters: bool) -> li
         errors.append(413)
     if name in BODIES or has_parameters:
         errors.append(422)
+    if name == "getSummary":
+        errors.append(409)
     if name in ("readiness", "createRun", "changeFleet"):
         errors.append(503)
     return sorted(errors)

@@ -14,7 +14,9 @@ from services.coordinator.export import Form, exported
 from services.coordinator.run import Run
 from services.coordinator.runs import Runs
 from services.coordinator.series import Series
+from services.coordinator.summary import summarize
 from syncline import published
+from syncline.errors import Conflict
 from syncline.run_parts import SyncPeriod
 from syncline.spec_part import Part
 
@@ -106,6 +108,14 @@ def delete_run(run_id: str, runs: TheRuns) -> Response:
     """With its records, checkpoints and rollouts. 409 for a run that is not over, or whose weights another one uses."""
     runs.delete(run_id)
     return Response(status_code=204)
+
+
+@router.get("/{run_id}/summary", operation_id="getSummary", summary="What came of a run, in one document")
+def get_summary(run: TheRun) -> dict[str, Any]:
+    """What summary.json in its folder holds. 409 for a run that is not over."""
+    if not run.state.terminal:
+        raise Conflict(f"run {run.id} is {run.state.value}, and its summary is for the end; see its steps until then")
+    return summarize(run)
 
 
 @router.get("/{run_id}/steps", operation_id="listSteps", summary="Steps with version, staleness and numbers")

@@ -240,6 +240,55 @@ class EvaluationAnswers(Page):
     answers: list[PromptAnswers]
 
 
+class SetsBeforeAndAfter(Answer):
+    """By the name of the set."""
+
+    before: dict[str, EvaluationRow]
+    after: dict[str, EvaluationRow]
+
+
+class StalenessRange(Answer):
+    min: int | None
+    mean: float | None
+    max: int | None
+
+
+class GroupCounts(Answer):
+    """What became of every group."""
+
+    trained: int
+    dropped: dict[str, int]
+    refused: dict[str, int]
+
+
+class Summary(Answer):
+    """What came of a run that is over."""
+
+    id: str
+    name: str
+    state: RunState
+    reason: str
+    steps: int
+    updates: int | None
+    """Steps that changed the weights."""
+    evaluation: SetsBeforeAndAfter
+    best: BestVersion | None
+    wall_seconds: float
+    phase_seconds: dict[str, float]
+    rollouts: RolloutsOf
+    versions: list[int]
+    syncs: int
+    staleness: StalenessRange
+    groups: GroupCounts
+    padding_waste: float | None
+    mismatch_kl: dict[int, float | None]
+    skipped_prompts: dict[str, int]
+    attempts: int
+    tokens: int
+    model_folder: str | None
+    warnings: list[Problem]
+
+
 class Event(Answer):
     id: int
     type: str
@@ -249,36 +298,3 @@ class Event(Answer):
 
 class EventPage(Page):
     events: list[Event]
-
-
-class Member(Answer):
-    """A live process; what else it says depends on its role."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: str
-    address: str
-    host: str
-    pid: int
-    started_at: float
-
-
-class Wanted(Answer):
-    run_id: str
-    version: int
-
-
-class Fleet(Answer):
-    wanted: Wanted | None
-    replicas: int | None
-    """Generators that are wanted; null where nobody knows."""
-    pods: list[dict[str, Any]]
-    pods_trouble: str
-    pods_missing: str
-    inference: list[Member]
-    reward: list[Member]
-    learner: list[Member]
-
-
-class Health(Answer):
-    status: str

@@ -11,7 +11,9 @@ A reply that is nothing else than the verdict (`7.5`, `8/10`, `B`) is read too. 
     <score>8.25</score>                     8.25: any number of decimals
     several scores                          the last one: a judge that corrects itself means the correction
     <score>11</score>  -1                   out_of_range: it is not moved into the range
-    <score>high</score>  8/100  80%         malformed
+    <score>high</score>  <score>8/100</score>       malformed, and so is <score>80%</score>
+    **8**  8.  8/10.  `B`                   read: marks around a bare verdict say nothing
+    8/100  80%  "I would say 8"             missing: no tag, and not a verdict and nothing else
     <score>8</score> and more words         missing, like no verdict at all
     declined, by a refusal or content filter  refusal
     cut off at max_tokens                   truncated, whatever stands in it: the judge had not finished
@@ -92,5 +94,5 @@ def _said(reply: Reply, tag: re.Pattern[str]) -> str | Judgment:
     if tagged:
         last = tagged[-1]
         return str(last[1]).strip() if _NOTHING_MORE.fullmatch(text, last.end()) else Judgment("missing")
-    bare = len(text) <= _LONGEST_BARE and (_NUMBER.fullmatch(text) or text.lower() in _WINNERS)
-    return text if bare else Judgment("missing")
+    bare = text.strip("*_`.") if len(text) <= _LONGEST_BARE else ""
+    return bare if _NUMBER.fullmatch(bare) or bare.lower() in _WINNERS else Judgment("missing")

@@ -121,6 +121,16 @@ def test_the_combined_loss_is_group_dpo_plus_alpha_grpo_whatever_its_options(
     assert torch.isfinite(gradient).all()
 
 
+def test_the_combined_gradient_is_that_of_group_dpo_plus_alpha_that_of_grpo() -> None:
+    random = Random(1)
+    batch = [(_ragged(random, [2, 3, 1, 4]), [1.0, 0.0, 1.0, 0.0]), (_ragged(random, [1, 2]), [0.0, 1.0])]
+    _, of_pairs = _loss(group_dpo(beta=0.3), batch)
+    _, of_groups = _loss(grpo(beta=0.1, scale_rewards=True), batch)
+    _, combined = _loss(group_dpo_grpo(beta=0.3, grpo_beta=0.1, scale_rewards=True, grpo_weight=0.7), batch)
+    assert of_groups.abs().min() < of_groups.abs().max()
+    torch.testing.assert_close(combined, of_pairs + 0.7 * of_groups)
+
+
 # ---- gradients by finite differences
 
 

@@ -33,7 +33,7 @@ EVALUATIONS = [
 
 def reported(*, before: list[dict[str, Any]], after: list[dict[str, Any]], path: str, width: int = 80) -> str:
     outcome = Outcome(
-        run={"id": "tiny-1", "summary_path": path, "model_folder": "/models/tiny"},
+        run={"id": "tiny-1", "model_folder": "/models/tiny"},
         summary={
             "state": "succeeded",
             "steps": 20,
@@ -48,6 +48,7 @@ def reported(*, before: list[dict[str, Any]], after: list[dict[str, Any]], path:
             "staleness": {"min": 0, "mean": 2.0, "max": 4},
             "padding_waste": 0.062,
         },
+        summary_path=Path(path),
         picture=Path("learning-curve.png"),
         next_command="curl http://127.0.0.1:8080/v1/runs/tiny-1/steps",
     )
