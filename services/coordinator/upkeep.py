@@ -145,6 +145,7 @@ class Upkeep:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_TURN_S):
                         await self._news.wait()
+            await update_standings(self._run)  # the last results are in, and perhaps not judged yet
         finally:
             metrics.BACKLOG.set(0)
             collecting.cancel()

@@ -97,3 +97,34 @@ def test_a_run_can_start_from_the_best_version_on_the_command_line(
     started = stack.finish(json.loads(done.stdout)["id"])
     seed = stack.folder / "runs" / started["id"] / "checkpoints" / "v000000" / "model.safetensors"
     assert seed.read_bytes() == (Path(run["best"]["folder"]) / "model.safetensors").read_bytes()
+
+
+SLOW_STANDINGS = """
+import sys
+if "services.coordinator" in sys.orig_argv:
+    import time
+    from services.coordinator import best
+    quick = best._standings
+    def slow(run):
+        time.sleep(1.0)
+        return quick(run)
+    best._standings = slow
+"""
+
+
+def test_the_last_evaluation_counts_for_the_best_version_however_slow_the_storage_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given standings that take a second, as in a far object store, a run that gets better ends with its last version
+    as the best one, and not with the one that was best a second before its end."""
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW_STANDINGS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"))
+    (tmp_path / "few.jsonl").write_text("\n".join((QUICKSTART / "heldout.jsonl").read_text().splitlines()[:100]) + "\n")
+    held_out = {"name": "heldout", "data": str(tmp_path / "few.jsonl"), "samples": 1, "temperature": 0.0}
+    (tmp_path / "stack").mkdir()
+    with LocalStack(tmp_path / "stack", project=Path.cwd()) as stack:
+        run = stack.finish(stack.submit(small_spec(steps=12, sync={"period": 1}, evaluation=[held_out])))
+        before, after = (row["score"]["mean"] for row in rows_of(stack, run))
+        assert before < after
+        assert (run["best"]["version"], run["best"]["value"]) == (12, after)
