@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from syncline.spec_part import Name, Part, like
 
@@ -129,8 +130,12 @@ class JudgeSpec(EndpointSpec):
     @model_validator(mode="after")
     def _template_has_its_places(self) -> JudgeSpec:
         places = ("{answer}",) if self.mode == "pointwise" else ("{first}", "{second}")
-        if self.template is not None and (missing := [place for place in places if place not in self.template]):
-            raise ValueError(f"the template of a {self.mode} judge needs {' and '.join(missing)}")
+        if self.template is not None and not all(place in self.template for place in places):
+            wanted = {"allowed": f"a text with {' and '.join(places)}, for a {self.mode} judge"}
+            problem = PydanticCustomError("text_like", "does not fit", wanted)
+            raise ValidationError.from_exception_data(
+                type(self).__name__, [InitErrorDetails(type=problem, loc=("template",), input=self.template)]
+            )
         return self
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from syncline.rewardspec import MathSpec, RewardSpec
-from syncline.spec_part import Name, Part
+from syncline.spec_part import Name, Part, like
 
 # Far beyond any sensible run, and near enough that a slip of the finger does not fill the coordinator's memory.
 MOST_STEPS = 1_000_000
@@ -22,7 +22,13 @@ MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 class Model(Part):
     """The seed model."""
 
-    path: str = Field(min_length=1)
+    path: Annotated[
+        str,
+        like(
+            r"(?s)^(?!\w+://).|^(?:run|s3|hf)://[^/\s]",
+            "a folder, run://RUN/best, s3://bucket/prefix or hf://org/name",
+        ),
+    ]
     """Folder in Hugging Face layout, here, at s3://bucket/prefix or hf://org/name (and @revision); or another run's
     checkpoint: run://RUN/final, run://RUN/best, run://RUN/v50."""
     dtype: Literal["float32", "bfloat16"] = "float32"

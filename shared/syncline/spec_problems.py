@@ -75,7 +75,7 @@ def _about_value(kind: str, detail: Any, context: Mapping[str, Any]) -> tuple[st
     shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     if kind == "json_invalid":
-        return f"{shown} is not JSON ({context['error']})", "a JSON object"
+        return f"is not JSON ({context['error']})", "a JSON object"
     if kind in _BOUNDS:
         return f"{shown} is out of range", f"{_BOUNDS[kind]} {next(iter(context.values()))}"
     if kind in ("too_short", "string_too_short"):

@@ -128,6 +128,18 @@ def read_wandb(data: bytes) -> Iterator[Record]:
             record = b""
 
 
+def test_a_place_that_cannot_be_written_and_a_wrong_key_are_told_in_a_line(
+    coordinator: Coordinator, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AssertionError, match=r"^error: tensorboard cannot write below file \(.*Not a directory"):
+        track(coordinator, tmp_path, run.id, "--folder", "file")
+    with pytest.raises(AssertionError, match="error: W&B refuses"):
+        track(
+            coordinator, tmp_path, run.id, "--to", "wandb", WANDB_API_KEY="no-key", WANDB_BASE_URL="http://127.0.0.1:9"
+        )
+
+
 def test_an_unknown_tracker_is_refused_with_those_that_there_are(
     coordinator: Coordinator, run: Run, tmp_path: Path
 ) -> None:

@@ -107,6 +107,8 @@ def test_a_spec_survives_the_trip_as_json() -> None:
         ("tasks.0.max_tokens", True, "tasks.0.max_tokens: True is true or false"),
         ("tasks.0.reward.type", "math_verify", "tasks.0.reward.type: 'math_verify' is not known; allowed: 'math'"),
         ("tasks.0.name", "Two Words", "tasks.0.name: 'Two Words' does not fit; allowed: at most 42 lower-case letters"),
+        ("model.path", "gs://bucket/model", "model.path: 'gs://bucket/model' does not fit; allowed: a folder, run://"),
+        ("model.path", "run://", "model.path: 'run://' does not fit"),
         ("tasks", [], "tasks: [] is too short; allowed: at least 1"),
         ("generation.top_p", 0.0, "generation.top_p: 0.0 is out of range; allowed: > 0"),
         ("generation.samples_per_prompt", 1, "generation.samples_per_prompt: 1 is out of range"),

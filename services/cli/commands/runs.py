@@ -78,12 +78,18 @@ def track(
 
     from services.cli import track as tracking
     from services.cli.trackers import open_tracker
+    from syncline.errors import SynclineError, Unavailable
 
     api = api_at(server, token)
     found = api.run(run_id) if run_id else api.newest()
-    with closing(open_tracker(to, found, folder=folder)) as tracker:
-        print(f"{found['id']} goes to {to}: {tracker.place}", file=sys.stderr)
-        count = tracking.track(api.follow(found["id"]), tracker)
+    try:
+        with closing(open_tracker(to, found, folder=folder)) as tracker:
+            print(f"{found['id']} goes to {to}: {tracker.place}", file=sys.stderr)
+            count = tracking.track(api.follow(found["id"]), tracker)
+    except OSError as error:
+        raise SynclineError(f"{to} cannot write below {folder} ({error}); name another --folder") from error
+    except Unavailable as error:
+        raise Unavailable(f"{error.message}; the run is kept: start its stack again, and track it once more") from None
     print(f"{found['id']}: {count} steps and evaluations tracked; look at them: {tracker.place}", file=sys.stderr)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import wandb
 
+from syncline.errors import SynclineError
+
 PROJECT = "syncline"
 _X_AXIS = "updates"
 
@@ -23,7 +25,7 @@ class WeightsAndBiases:
         folder.mkdir(parents=True, exist_ok=True)
         chosen = os.environ.get("WANDB_MODE")
         offline = chosen == "offline" or not (chosen or wandb.api.api_key)
-        self._run = wandb.init(
+        self._run = _begun(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             id=run["id"],
             name=run["id"],
@@ -35,7 +37,7 @@ class WeightsAndBiases:
         )
         self._run.define_metric(_X_AXIS)
         self._run.define_metric("*", step_metric=_X_AXIS)
-        self.place = self._run.url or f"wandb sync {Path(self._run.dir).parent}"
+        self.place = f"wandb sync {Path(self._run.dir).parent}" if offline else str(self._run.url)
 
     def log(self, updates: int, numbers: Mapping[str, float]) -> None:
         self._run.log({_X_AXIS: updates, **numbers})
@@ -45,3 +47,12 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _begun(**options: Any) -> wandb.Run:
+    try:
+        return wandb.init(**options)
+    except wandb.Error as error:
+        raise SynclineError(
+            f"W&B refuses ({error}); check WANDB_API_KEY and WANDB_BASE_URL, or set WANDB_MODE=offline"
+        ) from error

@@ -131,8 +131,13 @@ export function rolloutsOf(run) {
   return `${plural(groups, "group")} of ${run.rollouts.from}`;
 }
 
+const ALGORITHMS = { dpo: "DPO", group_dpo: "GroupDPO", grpo: "GRPO", group_dpo_grpo: "GroupDPO + GRPO" };
+
 /** @param {Run} run */
-export const algorithmOf = (run) => run.spec.algorithm.name.replaceAll("_", " + ").toUpperCase();
+export function algorithmOf(run) {
+  const { name } = run.spec.algorithm;
+  return name in ALGORITHMS ? ALGORITHMS[/** @type {keyof typeof ALGORITHMS} */ (name)] : name; // or somebody's own
+}
 
 /**
  * What a run is doing, in a sentence.

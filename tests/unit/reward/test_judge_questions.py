@@ -85,8 +85,8 @@ JUDGE = {"type": "judge", "endpoint": "http://judge/v1", "model": "m"}
 @pytest.mark.parametrize(
     ("reward", "problem"),
     [
-        ({"template": "grade this"}, r"the template of a pointwise judge needs \{answer\}"),
-        ({"mode": "pairwise", "template": "{first}?"}, r"the template of a pairwise judge needs \{second\}"),
+        ({"template": "grade this"}, r"reward\.template: 'grade this' does not fit; allowed: a text with \{answer\}"),
+        ({"mode": "pairwise", "template": "{first}?"}, r"allowed: a text with \{first\} and \{second\}"),
         ({"endpoint": "http://user:password@judge/v1"}, "endpoint"),
         ({"endpoint": "http://judge/v1?key=secret"}, "endpoint"),
         ({"mode": "versus_seed"}, "versus_seed compares with the seed model's answers"),
