@@ -1,9 +1,10 @@
-"""An algorithm of one's own: one file, its options, and one line; then it is in run specs, checked, and trains."""
+"""The algorithm of the learner's guide: one file, its options, and one line; then it is in run specs, and trains."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,41 +14,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-FILE = '''
-"""The likelihood of the correct completions, for those that are not too rare."""
-
-from dataclasses import dataclass
-
-from syncline.algo import losses
-from syncline.algo.algorithm import GroupPlan, LossOutput
+GUIDE = (ROOT / "services" / "learner" / "README.md").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raft:
-    uses_reference = False
+def block(first_line: str) -> str:
+    """The Python block of the guide that begins with this comment, without it."""
+    found = re.search(rf"```python\n# {re.escape(first_line)}\n(.*?)```", GUIDE, re.DOTALL)
+    assert found is not None
+    return found[1]
 
-    share: float
-
-    def plan(self, rewards, rule, rng):
-        correct = tuple(i for i, reward in enumerate(rewards) if reward == 1.0)
-        return GroupPlan(rows=correct) if len(correct) >= self.share * len(rewards) else GroupPlan(cause="too_rare")
-
-    def loss(self, batch):
-        return LossOutput((batch.row_weight_R * losses.nll(batch.log_probs_RT, batch.mask_RT)).sum(), {})
-
-    def denominator(self, plans, *, num_prompts):
-        return float(num_prompts)
-'''
-OPTIONS = '''
-class Raft(AlgorithmOptions):
-    """Likelihood of the correct completions."""
-
-    objective = "syncline.algo.raft:Raft"
-    name: Literal["raft"]
-    share: float = Field(default=0.25, ge=0.0)
-    """No group trains in which fewer are correct."""
-'''
-LINE = "    | Raft"
 
 SPEC = """
 name: mine
@@ -84,14 +59,17 @@ print(json.dumps({"rows": plan.rows, "cause": plan.cause, "loss": loss.item(), "
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the library with the file, the options and the line."""
+    """A copy of the library with the guide's file, options and line."""
     library = tmp_path / "shared" / "syncline"
     shutil.copytree(ROOT / "shared" / "syncline", library, ignore=shutil.ignore_patterns("__pycache__"))
-    (library / "algo" / "raft.py").write_text(FILE)
-    union = "AlgorithmSpec = Annotated[\n    DPO | GroupDPO | GRPO | GroupDPOGRPO"
+    (library / "algo" / "raft.py").write_text(block("shared/syncline/algo/raft.py"))
     text = (library / "algorithmspec.py").read_text()
-    assert text.count(union) == 1
-    (library / "algorithmspec.py").write_text(text.replace(union, f"{OPTIONS}\n\n{union}\n{LINE}"))
+    union = "AlgorithmSpec = Annotated["
+    options = block("shared/syncline/algorithmspec.py, before AlgorithmSpec")
+    line = block("shared/syncline/algorithmspec.py, in AlgorithmSpec").strip()
+    assert text.count(union) == text.count(line.removesuffix(" | Raft,")) == 1
+    text = text.replace(union, f"{options}\n\n{union}").replace(line.removesuffix(" | Raft,") + ",", line)
+    (library / "algorithmspec.py").write_text(text)
     (tmp_path / "mine.yaml").write_text(SPEC)
     return tmp_path
 
