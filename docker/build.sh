@@ -35,7 +35,8 @@ for service in "${services[@]}"; do
     base=${BASE_IMAGE:-}
     if [[ $service == inference || $service == learner ]]; then
         arguments+=(--build-arg "FLAVOUR=$flavour")
-        [[ $flavour == cpu ]] || base=${base:-docker.io/nvidia/cuda:12.9.1-devel-ubuntu24.04}
+        # CUDA 13.0, for which the torch and vLLM of the lock are built: what compiles kernels at run time has to match.
+        [[ $flavour == cpu ]] || base=${base:-docker.io/nvidia/cuda:13.0.1-devel-ubuntu24.04}
     fi
     [[ -z $base ]] || arguments+=(--build-arg "BASE_IMAGE=$base")
     [[ -z ${INSTALL_OPTIONS:-} ]] || arguments+=(--build-arg "INSTALL_OPTIONS=$INSTALL_OPTIONS")

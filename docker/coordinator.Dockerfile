@@ -13,21 +13,28 @@ RUN missing=""; \
 
 FROM base AS packages
 ARG INSTALL_OPTIONS=""
-WORKDIR /project
-COPY pyproject.toml README.md LICENSE ./
-COPY docker/requirements-cpu.lock docker/
+WORKDIR /build
+COPY pyproject.toml docker/requirements-cpu.lock docker/wanted.py ./
+# The lock's pins, and of them only what this service asks for. INSTALL_OPTIONS is left unquoted: it may be several.
+# The project itself is a layer of its own, which the environment finds by its .pth file.
+RUN python3 wanted.py coordinator > wanted.txt \
+    && python3 -m venv /opt/syncline \
+    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS \
+        --constraint requirements-cpu.lock --requirement wanted.txt \
+    && printf '%s\n' /opt/project/shared /opt/project > "$(echo /opt/syncline/lib/python3.*/site-packages)/syncline.pth"
+
+FROM base AS project
+WORKDIR /opt/project
 COPY shared shared
 COPY services services
-# The lock's pins, and of them only what this service asks for. INSTALL_OPTIONS is left unquoted: it may be several.
-RUN python3 -m venv /opt/syncline \
-    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS \
-        --constraint docker/requirements-cpu.lock ".[coordinator]"
+RUN python3 -m compileall -q .
 
 FROM base
 LABEL org.opencontainers.image.title="syncline-coordinator" org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin syncline \
     && install -d -o 10001 -g 10001 /models /data /runs
 COPY --from=packages /opt/syncline /opt/syncline
+COPY --from=project /opt/project /opt/project
 ENV PATH=/opt/syncline/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
 USER 10001:10001
 EXPOSE 8080

@@ -13,33 +13,42 @@ RUN missing=""; \
         apt-get update && apt-get install -y --no-install-recommends $missing && rm -rf /var/lib/apt/lists/*; \
     fi
 
-FROM base AS project
-WORKDIR /project
-COPY pyproject.toml README.md LICENSE ./
-COPY docker/requirements-cpu.lock docker/
-COPY shared shared
-COPY services services
-RUN python3 -m venv /opt/syncline
+FROM base AS environment
+WORKDIR /build
+COPY pyproject.toml docker/requirements-cpu.lock docker/wanted.py ./
+# The project itself is a layer of its own, which the environment finds by its .pth file.
+RUN python3 wanted.py learner > wanted.txt \
+    && python3 -m venv /opt/syncline \
+    && printf '%s\n' /opt/project/shared /opt/project > "$(echo /opt/syncline/lib/python3.*/site-packages)/syncline.pth"
 
-FROM project AS packages-cpu
+FROM environment AS packages-cpu
 ARG INSTALL_OPTIONS=""
 RUN /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS \
         --extra-index-url https://download.pytorch.org/whl/cpu \
-        --constraint docker/requirements-cpu.lock ".[learner]"
+        --constraint requirements-cpu.lock --requirement wanted.txt
 
-FROM project AS packages-gpu
+FROM environment AS packages-gpu
 ARG INSTALL_OPTIONS=""
-RUN grep -v '^torch==' docker/requirements-cpu.lock > gpu.lock \
-    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS --constraint gpu.lock ".[learner]"
+# The same torch, in the build for CUDA that PyPI has.
+RUN sed 's/^\(torch==.*\)+cpu$/\1/' requirements-cpu.lock > gpu.lock \
+    && /opt/syncline/bin/python -m pip install --no-cache-dir $INSTALL_OPTIONS \
+        --constraint gpu.lock --requirement wanted.txt
 
 # hadolint ignore=DL3006
 FROM packages-${FLAVOUR} AS packages
+
+FROM base AS project
+WORKDIR /opt/project
+COPY shared shared
+COPY services services
+RUN python3 -m compileall -q .
 
 FROM base
 LABEL org.opencontainers.image.title="syncline-learner" org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin syncline \
     && install -d -o 10001 -g 10001 /models /data /runs
 COPY --from=packages /opt/syncline /opt/syncline
+COPY --from=project /opt/project /opt/project
 ENV PATH=/opt/syncline/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
 USER 10001:10001
 EXPOSE 50051 9090

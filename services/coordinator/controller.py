@@ -47,7 +47,6 @@ from syncline.v1.learner_service_pb2 import (
 from syncline.v1.learner_service_pb2_grpc import LearnerServiceStub
 
 log = structlog.get_logger()
-_FIND_LEARNER_DEADLINE_S = 60.0
 _LOOK_AGAIN_S = 0.25
 _STOP_DEADLINE_S = 5.0
 _UPDATE_DEADLINE_S = 10.0
@@ -208,14 +207,18 @@ class RunController:
             await client.close()
 
     async def _find_learner(self) -> Member:
-        deadline = time.monotonic() + _FIND_LEARNER_DEADLINE_S
-        while time.monotonic() < deadline:
-            if learners := self._fleet.roles["learner"]:
-                return learners[-1]
-            self.run.say(diagnosis.waits_for_a_learner(self._fleet))
+        """Wait for one, however long it takes: a node is replaced, an image pulled, a quota waited for."""
+        since = time.monotonic()
+        while not (learners := self._fleet.roles["learner"]):
+            reason = diagnosis.waits_for_a_learner(self._fleet)
+            if self.run.state is RunState.STARTING and time.monotonic() - since > self._settings.stall_after_s:
+                self.run.apply(RunEvent.STALL, reason)
+            else:
+                self.run.say(reason)
             await asyncio.sleep(_LOOK_AGAIN_S)
-        why = self._fleet.pods_say("learner") or "is the learner running?"
-        raise Unavailable(f"no learner registered within {_FIND_LEARNER_DEADLINE_S:g} s; {why}")
+        if self.run.state is RunState.STALLED:
+            self.run.apply(RunEvent.LOSE_ATTEMPT, "a learner is there; it loads the run")
+        return learners[-1]
 
     # -- what the learner says -----------------------------------------------------------------------
 

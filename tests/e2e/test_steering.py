@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,24 @@ def test_a_run_waits_for_a_learner_that_still_writes_for_another_one(tmp_path: P
         # Then it trains as soon as the learner is free
         config.answer()
         stack.finish(second)
+
+
+def test_a_run_waits_for_a_learner_however_long_that_is_away(tmp_path: Path) -> None:
+    (tmp_path / "stack").mkdir()
+    quick = {"stall_after_s": "0.5", "max_attempts": "1"}  # one attempt that counts would fail the run
+    with LocalStack(tmp_path / "stack", project=Path.cwd(), **quick) as stack:
+        # Given a learner that nobody hears of any more
+        stack.signal("learner", signal.SIGSTOP)
+        stack.until(lambda: not stack.api.get("/v1/fleet").json()["learner"], what="the learner to be missed")
+        # When a run wants it, the run stalls and says so
+        run_id = stack.submit(small_spec(steps=4))
+        stack.until(lambda: stack.run(run_id)["state"] == "stalled", what="the run to stall")
+        assert stack.run(run_id)["reason"] == "waiting for a learner to register"
+        # Then it trains as soon as the learner is back
+        stack.signal("learner", signal.SIGCONT)
+        stack.finish(run_id)
+        states = [event["data"]["state"] for event in stack.events(run_id) if event["type"] == "state"]
+        assert states[:5] == ["pending", "starting", "stalled", "starting", "running"]
 
 
 def test_a_run_that_cannot_use_its_newest_state_says_so_and_goes_on_from_the_one_before(stack: LocalStack) -> None:
