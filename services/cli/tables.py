@@ -49,8 +49,9 @@ def print_run(run: Mapping[str, Any], fleet: Mapping[str, Any]) -> None:
         facts.append(("best model", best["folder"]))
     if run.get("model_folder"):
         facts.append(("model", run["model_folder"]))
+    width = max(14, *(len(label) + 2 for label, _ in facts))  # pods have long names
     for label, value in facts:
-        print(f"{label:<14}{value}")
+        print(f"{label:<{width}}{value}")
 
 
 def _task(task: Mapping[str, Any]) -> str:

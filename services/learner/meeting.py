@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import structlog
 import torch
 
 from services.learner.ranks import Ranks
@@ -16,7 +20,9 @@ from syncline.errors import Unavailable
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
+log = structlog.get_logger()
 _POLL_S = 0.05
+_TELL_EVERY_S = 10.0
 
 
 def join(*, device: torch.device, timeout_s: float) -> Ranks:
@@ -35,14 +41,15 @@ def join(*, device: torch.device, timeout_s: float) -> Ranks:
     timeout = timedelta(seconds=timeout_s)
     store, rank, _ = next(rendezvous("env://", timeout=timeout))
     generation = _agree(store, rank=rank, size=size, timeout_s=timeout_s)
-    distributed.init_process_group(
-        # Tensors on the CPU go through gloo on every machine: what ranks say to each other needs no GPU.
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=PrefixStore(generation, store),
-        rank=rank,
-        world_size=size,
-        timeout=timeout,
-    )
+    with _telling("all ranks have started, and connect; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name their network"):
+        distributed.init_process_group(
+            # Tensors on the CPU go through gloo on every machine: what ranks say to each other needs no GPU.
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore(generation, store),
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+        )
     return Ranks(
         rank=rank,
         size=size,
@@ -67,10 +74,14 @@ def _agree(store: Store, *, rank: int, size: int, timeout_s: float) -> str:
 
     generation = uuid.uuid4().hex
     deadline = time.monotonic() + timeout_s
+    tell_at = time.monotonic() + _TELL_EVERY_S
     answered: dict[int, str] = {}
     while missing := [other for other in range(1, size) if not store.check([f"syncline/{generation}/{other}"])]:
         if time.monotonic() > deadline:
             raise Unavailable(f"ranks {missing} of {size} did not start within {timeout_s:g} s; see their logs")
+        if time.monotonic() > tell_at:
+            tell_at += _TELL_EVERY_S
+            log.warning("waiting_for_ranks", missing=missing, of=size)
         for other in missing:
             if not store.check([f"syncline/question/{other}"]):
                 continue
@@ -80,3 +91,19 @@ def _agree(store: Store, *, rank: int, size: int, timeout_s: float) -> str:
                 answered[other] = question
         time.sleep(_POLL_S)
     return generation
+
+
+@contextmanager
+def _telling(waits: str) -> Iterator[None]:
+    """Log from time to time what a block waits for that may take until the deadline without a word."""
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(_TELL_EVERY_S):
+            log.warning("waiting_for_ranks", waits=waits)
+
+    threading.Thread(target=tell, name="telling", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from tests.integration.learner_ranks import torchrun
 from tests.integration.learner_world import final_digest, groups_of, kinds, learner_world, spec_of, steps_of
 from tests.integration.published import staged
 from tests.integration.tiny_models import make_tiny_model
+from tests.object_store import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -216,3 +221,26 @@ def _fields(spec: RunSpec) -> dict[str, object]:
         "checkpoints": spec.checkpoints.model_dump(),
         "optimizer": spec.optimizer.model_dump(),
     }
+
+
+def test_a_rank_that_does_not_start_is_missed_by_name_while_it_is_waited_for(redis_url: str, tmp_path: Path) -> None:
+    environment = {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "SYNCLINE_REDIS_URL": redis_url,
+        "SYNCLINE_DEVICE": "cpu",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    log = tmp_path / "rank-0.log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "services.learner"]
+        rank = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
+    try:
+        wait_until(lambda: "waiting_for_ranks" in log.read_text(), what="the log to name it")
+        assert re.search(r"missing\W+\[1\]", log.read_text())
+    finally:
+        rank.kill()
+        rank.wait(timeout=20)

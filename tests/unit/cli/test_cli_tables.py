@@ -59,3 +59,11 @@ def test_a_run_is_shown_with_its_generators_and_nothing_wrapped(capsys: pytest.C
     assert "best          v10, score 0.625 on held-out" in lines
     assert "best model    /runs/v000010" in lines
     assert "warning       tasks.0.reward.endpoint: it is down; wanted: one that is up" in lines
+
+
+def test_a_generator_with_the_long_name_of_a_pod_has_its_column(capsys: pytest.CaptureFixture[str]) -> None:
+    pod = {"id": "syncline-inference-0", "phase": "serving", "version": 20, "trouble": ""}
+    tables.print_run(RUN | {"tasks": []}, {"inference": [pod]})
+    lines = capsys.readouterr().out.splitlines()
+    assert "syncline-inference-0  serving, v20" in lines
+    assert "state                 stalled: no generator answers" in lines
