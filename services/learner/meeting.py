@@ -39,7 +39,8 @@ def join(*, device: torch.device, timeout_s: float) -> Ranks:
     from torch.distributed.rendezvous import rendezvous
 
     timeout = timedelta(seconds=timeout_s)
-    store, rank, _ = next(rendezvous("env://", timeout=timeout))
+    with _telling("ranks that do not start keep all others waiting: see the logs of the other processes and pods"):
+        store, rank, _ = next(rendezvous("env://", timeout=timeout))
     generation = _agree(store, rank=rank, size=size, timeout_s=timeout_s)
     with _telling("all ranks have started, and connect; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name their network"):
         distributed.init_process_group(
