@@ -14,6 +14,7 @@ FAILS = {
     "storage.runs.storageClass=nfs": "storage.runs has both a claim and a class: set storage.runs.existingClaim",
     "storage.models.url=s3://lab/models": "storage.models has both a URL and a claim: leave",
     "storage.records.existingClaim=a": "storage.records is for the coordinator alone",
+    "storage.runs.existingClaim= storage.runs.url=s3://lab/runs s3.endpoint=minio:9000": "write a URL, as in http://",
     "s3.existingSecret=a": "nothing lies there: set storage.models.url, storage.data.url or storage.runs.url",
     "storage.data.existingClaim= storage.data.url=s3://lab/data quickstart.enabled=true": "set quickstart.enabled to",
     "storage.models.existingClaim= storage.models.url=s3://lab/models judge.enabled=true judge.model=a": (

@@ -17,6 +17,9 @@
 {{- if and (or .Values.s3.endpoint .Values.s3.existingSecret) (not (include "syncline.usesS3" (dict "root" $ "s3" (list "models" "data" "runs")))) }}
 {{- fail "s3 names an object store, but nothing lies there: set storage.models.url, storage.data.url or storage.runs.url" }}
 {{- end }}
+{{- if not (regexMatch "^(https?://[^/]+.*)?$" .Values.s3.endpoint) }}
+{{- fail (printf "s3.endpoint is %s, which does not say how to speak to it: write a URL, as in http://minio.storage:9000 or https://s3.example.com" .Values.s3.endpoint) }}
+{{- end }}
 {{- if and .Values.quickstart.enabled (or .Values.storage.models.url .Values.storage.data.url) }}
 {{- fail "quickstart.enabled copies files into claims, and storage has a URL instead: set quickstart.enabled to false, and copy services/local/quickstart to the object store" }}
 {{- end }}

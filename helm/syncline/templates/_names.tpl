@@ -84,8 +84,20 @@ labels:
 {{/* Port of an external Redis: the given one, else that of the URL, which is 6379 where it names none. */}}
 {{- define "syncline.redisPort" -}}
 {{- with .Values.redis.external -}}
-{{ .port | default (regexFind "[0-9]+$" (regexFind ":[0-9]+$" (urlParse .url).host)) | default 6379 }}
+{{ .port | default (include "syncline.urlPort" .url) | default 6379 }}
 {{- end }}
+{{- end }}
+
+{{/* Port of the object store: the given one, else that of the endpoint, else that of its scheme. AWS speaks TLS. */}}
+{{- define "syncline.s3Port" -}}
+{{- with .Values.s3 -}}
+{{ .port | default (include "syncline.urlPort" .endpoint) | default (ternary 80 443 (hasPrefix "http://" .endpoint)) }}
+{{- end }}
+{{- end }}
+
+{{/* Port that a URL names, or nothing. */}}
+{{- define "syncline.urlPort" -}}
+{{ regexFind "^[a-z]+://[^/?#]+" . | regexFind ":[0-9]+$" | trimPrefix ":" }}
 {{- end }}
 
 {{/* What chooses the number of generators, in words; empty where that is `kubectl scale`. */}}
