@@ -46,6 +46,8 @@ FAILS = {
     "monitoring.alerts.enabled=true": "set networkPolicy.metricsFrom to where Prometheus is",
     "inference.autoscaling.kind=hpa": "inference.autoscaling.kind is hpa, but the network policy lets nobody scrape",
     "inference.env=twice": "inference.env names a variable twice",
+    "commonLabels=selector": "commonLabels sets app.kubernetes.io/name, by which services and policies find the pods",
+    "learner.podLabels=selector": "learner.podLabels sets app.kubernetes.io/name",
 }
 NOT_IN_THE_SCHEMA = [
     "inference.gpu.count=-1",
@@ -80,6 +82,7 @@ def values_of(text: str) -> dict[str, Any]:
             "true": True,
             "false": False,
             "twice": [{"name": "A"}, {"name": "A"}],
+            "selector": {"app.kubernetes.io/name": "a"},
             "number": [{"name": "A", "value": 1}],
         }
         typed = int(value) if value.lstrip("-").isdigit() else words.get(value, value)

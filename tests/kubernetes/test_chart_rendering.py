@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.kubernetes import golden
+from tests.kubernetes import chart, golden
 from tests.kubernetes.chart import (
     CPU,
     DEFAULT,
@@ -20,6 +22,7 @@ from tests.kubernetes.chart import (
     find,
     pods,
     render,
+    render_text,
     validate,
 )
 from tests.kubernetes.settings_of import settings_of
@@ -49,6 +52,38 @@ def test_both_majors_of_helm_render_the_same(values: Path) -> None:
 def test_the_rendering_is_the_one_that_is_kept(case: str) -> None:
     kept = golden.FOLDER / f"{case}.yaml"
     assert kept.read_text() == golden.wanted(case), "if that is meant, run 'make chart' and look at the difference"
+
+
+def test_a_label_has_one_value_and_the_more_special_one_wins() -> None:
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), keys
+            return super().construct_mapping(node, deep)
+
+    labels = {"team": "rl", "app.kubernetes.io/part-of": "lab"}
+    values = {"commonLabels": labels, "inference": {"podLabels": {"team": ""}}}
+    manifests = [one for one in yaml.load_all(render_text(DEFAULT, values=values), Strict) if one]
+    assert {one["metadata"]["labels"]["team"] for one in manifests} == {"rl"}
+    assert {name: template["metadata"]["labels"]["team"] for name, template in pods(manifests)} == {
+        f"rl-syncline-{name}": "" if name == "inference" else "rl"
+        for name in ("coordinator", "inference", "reward", "learner", "redis")
+    }
+    assert all(one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "lab" for one in manifests)
+
+
+@CASES
+def test_a_version_of_the_chart_alone_restarts_no_pod(
+    values: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = {"image": {"tag": "1"}}
+    before = render(values, values=same)
+    newer = shutil.copytree(chart.CHART, tmp_path / "syncline")
+    (newer / "Chart.yaml").write_text((chart.CHART / "Chart.yaml").read_text().replace("0.1.0", "0.1.1"))
+    monkeypatch.setattr(chart, "CHART", newer)
+    after = render(values, values=same)
+    assert after != before  # the objects tell their version
+    assert list(pods(after)) == list(pods(before))
 
 
 @pytest.mark.parametrize(

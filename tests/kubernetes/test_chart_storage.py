@@ -89,7 +89,7 @@ def test_policies_open_the_way_to_the_store_for_those_three_and_to_the_hub_for_t
         ({"endpoint": "http://minio.storage"}, 80),
         ({"endpoint": "https://s3.example.com"}, 443),
         ({"endpoint": ""}, 443),
-        ({"endpoint": "http://minio.storage", "port": 9000}, 9000),  # a service may answer on another port than its pods
+        ({"endpoint": "http://minio.storage", "port": 9000}, 9000),  # a service may have another port than its pods
     ],
 )
 def test_pods_may_reach_the_port_of_the_endpoint(s3: dict[str, Any], port: int) -> None:

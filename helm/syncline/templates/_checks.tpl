@@ -56,6 +56,17 @@
 {{- fail (printf "%s.env names a variable twice, which no cluster takes: keep one of them" $name) }}
 {{- end }}
 {{- end }}
+{{- $labels := dict "commonLabels" .Values.commonLabels }}
+{{- range $name := list "coordinator" "inference" "reward" "learner" "redis" "judge" "rewardModel" }}
+{{- $_ := set $labels (printf "%s.podLabels" $name) (index $.Values $name).podLabels }}
+{{- end }}
+{{- range $value, $given := $labels }}
+{{- range $label := list "name" "instance" "component" }}
+{{- if hasKey $given (printf "app.kubernetes.io/%s" $label) }}
+{{- fail (printf "%s sets app.kubernetes.io/%s, by which services and policies find the pods: give your label another name" $value $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name := list "inference" "learner" "judge" "rewardModel" }}
 {{- $gpu := (index $.Values $name).gpu }}
 {{- if and (contains "/mig-" $gpu.resourceName) (gt (int $gpu.count) 1) }}

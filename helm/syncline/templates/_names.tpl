@@ -33,14 +33,23 @@ app.kubernetes.io/component: {{ .name }}
 {{- end }}
 
 {{- define "syncline.releaseLabels" -}}
+{{- $chart := printf "%s-%s" .Chart.Name .Chart.Version -}}
+{{- $versions := dict "app.kubernetes.io/version" .Chart.AppVersion "helm.sh/chart" $chart -}}
 {{ include "syncline.releaseSelector" . }}
-app.kubernetes.io/part-of: syncline
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{ include "syncline.over" (dict "all" $versions "own" (include "syncline.plainLabels" . | fromYaml)) }}
 {{- end }}
+
+{{/* Labels of every object and pod beside the selector's. No label may stand twice: the more special one wins. */}}
+{{- define "syncline.plainLabels" -}}
+{{- $own := dict "app.kubernetes.io/part-of" "syncline" "app.kubernetes.io/managed-by" .Release.Service -}}
+{{ include "syncline.over" (dict "all" $own "own" .Values.commonLabels) }}
+{{- end }}
+
+{{/* Labels of pods have no versions, as a new version of the chart alone must not restart what holds GPUs. */}}
+{{- define "syncline.podLabels" -}}
+{{- $plain := include "syncline.plainLabels" .root | fromYaml -}}
+{{ include "syncline.selector" . }}
+{{ include "syncline.over" (dict "all" $plain "own" .values.podLabels) }}
 {{- end }}
 
 {{- define "syncline.labels" -}}

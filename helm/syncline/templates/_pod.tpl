@@ -2,10 +2,7 @@
 
 {{- define "syncline.podMetadata" -}}
 labels:
-  {{- include "syncline.labels" . | nindent 2 }}
-  {{- with .values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "syncline.podLabels" . | nindent 2 }}
 {{- with include "syncline.podAnnotations" . | trim }}
 annotations:
   {{- . | nindent 2 }}
@@ -18,7 +15,7 @@ those given as values; eight digits of a digest tell a change, and are too few t
 */}}
 {{- define "syncline.podAnnotations" -}}
 {{- with .configuration }}
-checksum/config: {{ sha256sum . }}
+checksum/config: {{ toJson . | sha256sum }}
 {{- end }}
 {{- with compact (.secrets | default list) }}
 checksum/secrets: {{ join "/" . | sha256sum | trunc 8 | quote }}
