@@ -61,8 +61,6 @@ NOT_IN_THE_SCHEMA = [
     "unknown=1",
     "inference.replicas=many",
     "inference.autoscaling.kind=often",
-    "redis.auth.password=a/b",
-    "redis.external.url=unix:///redis.sock",
     "redis.maxMemory=lots",
     "redis.persistence.size=lots",
     "storage.runs.size=1TB",
@@ -96,6 +94,23 @@ def test_a_contradiction_is_refused_with_what_to_write_instead(values: str, advi
     with pytest.raises(Refused) as refused:
         render(DEFAULT, values=values_of(values), program=program)
     assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize("program", ["helm3", "helm4"])
+@pytest.mark.parametrize(
+    ("path", "value", "advice"),
+    [
+        ("redis.auth.password", "p@ss/w", "redis.auth.password has characters that end a URL: take letters"),
+        ("redis.external.url", "unix://:p@ss/w", "redis.external.url is no URL of Redis: write redis://"),
+        ("redis.external.url", "redis://:p@ss w", "put the URL into a secret"),
+        ("auth.token", "p@ss/w\n", "auth.token has white space"),
+    ],
+)
+def test_a_refusal_does_not_tell_a_secret(path: str, value: str, advice: str, program: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(DEFAULT, values=nested(path, value, {}), program=program)
+    assert advice in str(refused.value)
+    assert "p@ss" not in str(refused.value)
 
 
 @pytest.mark.parametrize("program", ["helm3", "helm4"])

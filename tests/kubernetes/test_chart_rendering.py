@@ -278,6 +278,11 @@ def test_a_component_may_have_a_security_of_its_own() -> None:
     assert learner["securityContext"]["fsGroup"] == 10001
 
 
+def test_secrets_to_pull_with_are_names_or_objects_with_one() -> None:
+    for name, template in pods(render(CPU, values={"image": {"pullSecrets": ["one", {"name": "two"}]}})):
+        assert template["spec"]["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}], name
+
+
 def test_the_quickstart_runs_where_the_coordinator_may() -> None:
     where = {"nodeSelector": {"pool": "cpu"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}
     manifests = render(CPU, values={"coordinator": where})

@@ -24,6 +24,13 @@
 {{- fail "quickstart.enabled copies files into claims, and storage has a URL instead: set quickstart.enabled to false, and copy services/local/quickstart to the object store" }}
 {{- end }}
 {{- with .Values.redis }}
+{{- /* What may be a secret is looked at here, as the schema's messages hold the value. */}}
+{{- if not (regexMatch "^[A-Za-z0-9._~-]*$" .auth.password) }}
+{{- fail "redis.auth.password has characters that end a URL: take letters, digits and ._~- only" }}
+{{- end }}
+{{- if not (regexMatch "^(rediss?://.+)?$" .external.url) }}
+{{- fail "redis.external.url is no URL of Redis: write redis:// or rediss://, a host, a port and a database, as in redis://redis.example.com:6379/1" }}
+{{- end }}
 {{- if and .auth.password .auth.existingSecret }}
 {{- fail "the Redis password has two sources: set redis.auth.password or redis.auth.existingSecret, not both" }}
 {{- end }}
@@ -45,6 +52,9 @@
 {{- if and .persistence.existingClaim .persistence.storageClass }}
 {{- fail "redis.persistence has both a claim and a class: set existingClaim to use a claim of yours, or storageClass to get a new one" }}
 {{- end }}
+{{- end }}
+{{- if regexMatch "\\s" .Values.auth.token }}
+{{- fail "auth.token has white space, which no client can send: take letters, digits and ._~-, as `openssl rand -hex 20` makes them, and look for a line break at the end" }}
 {{- end }}
 {{- if and .Values.auth.token .Values.auth.existingSecret }}
 {{- fail "the REST token has two sources: set auth.token or auth.existingSecret, not both" }}
