@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from services.local import quickstart
 from tests.kubernetes import chart, golden
 from tests.kubernetes.chart import (
     CPU,
@@ -26,6 +30,7 @@ from tests.kubernetes.chart import (
     validate,
 )
 from tests.kubernetes.settings_of import settings_of
+from tests.kubernetes.tools import PROJECT
 
 CASES = pytest.mark.parametrize(
     "values", [DEFAULT, CPU, EVERYTHING, OBJECT_STORE], ids=["default", "cpu", "everything", "object store"]
@@ -290,6 +295,30 @@ def test_the_quickstart_runs_where_the_coordinator_may() -> None:
     coordinator = find(manifests, "Deployment", "rl-syncline-coordinator")["spec"]["template"]["spec"]
     for field, value in where.items():
         assert job[field] == coordinator[field] == value
+
+
+def test_the_quickstart_is_put_there_whole_and_left_alone_by_an_upgrade(tmp_path: Path) -> None:
+    (container,) = find(render(CPU), "Job", "rl-syncline-quickstart")["spec"]["template"]["spec"]["containers"]
+    *shell, script = container["command"]
+    for root in ("models", "data"):
+        (tmp_path / root).mkdir()
+        script = script.replace(f"/{root}/", f"{tmp_path}/{root}/")
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
+    cut_off = tmp_path / "models" / "quickstart.new"  # by a pod that ended in the middle
+    cut_off.mkdir()
+    (cut_off / "half").touch()
+    subprocess.run([*shell, script], env=environment, check=True)
+    model, prompts = tmp_path / "models" / "quickstart", tmp_path / "data" / "quickstart"
+    seed = Path(quickstart.__path__[0]) / "seed-model"
+    assert sorted(file.name for file in model.iterdir()) == sorted(file.name for file in seed.iterdir())
+    assert sorted(file.name for file in prompts.iterdir()) == ["heldout.jsonl", "train.jsonl"]
+    assert not cut_off.exists()
+
+    (prompts / "train.jsonl").write_text("mine")
+    before = model.stat()
+    subprocess.run([*shell, script], env=environment, check=True)
+    assert (prompts / "train.jsonl").read_text() == "mine"
+    assert model.stat() == before
 
 
 @pytest.mark.parametrize(
