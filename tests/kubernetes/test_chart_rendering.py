@@ -415,8 +415,8 @@ def test_gpus_and_tensor_parallelism_go_together_and_0_is_the_cpu() -> None:
 
     limits, options = inference(gpu={"count": 1, "resourceName": "nvidia.com/mig-3g.40gb"})
     assert (limits["nvidia.com/mig-3g.40gb"], options["tensor_parallel_size"]) == ("1", 1)
-    limits, options = inference(gpu={"count": 4}, tensorParallelism=2, engineOptions={"max_model_len": 8192})
-    assert (limits["nvidia.com/gpu"], options["tensor_parallel_size"], options["max_model_len"]) == ("4", 2, 8192)
+    limits, options = inference(gpu={"count": 4}, engineOptions={"max_model_len": 8192})
+    assert (limits["nvidia.com/gpu"], options["tensor_parallel_size"], options["max_model_len"]) == ("4", 4, 8192)
     limits, options = inference(gpu={"count": 0})
     assert (limits, options["tensor_parallel_size"]) == ({"memory": "96Gi"}, 1)
     assert inference(engine="transformers", gpu={"count": 0})[1] == {}
