@@ -407,7 +407,7 @@ def test_probes_are_on_and_liveness_is_not_readiness(values: Path) -> None:
     assert not any("Probe" in json.dumps(one) for one in render(values, values={"probes": {"enabled": False}}))
 
 
-def test_gpus_and_tensor_parallelism_go_together_and_0_is_the_cpu() -> None:
+def test_an_engine_is_spread_over_the_gpus_of_its_pod_and_0_is_the_cpu() -> None:
     def inference(**values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = find(render(DEFAULT, values={"inference": values}), "StatefulSet", "rl-syncline-inference")["spec"]
         (container,) = spec["template"]["spec"]["containers"]

@@ -98,7 +98,7 @@
 {{- fail (printf "%s.gpu asks for %d MIG slices, and slices cannot work together: set %s.gpu.count to 1, or take whole GPUs" $name (int $gpu.count) $name) }}
 {{- end }}
 {{- end }}
-{{- range $name := list "inference" "judge" "rewardModel" }}
+{{- range $name := list "judge" "rewardModel" }}
 {{- $values := index $.Values $name }}
 {{- if gt (int $values.tensorParallelism) (max 1 (int $values.gpu.count)) }}
 {{- fail (printf "%s.tensorParallelism is %d, but a pod has %d GPUs: set %s.gpu.count to at least as many" $name (int $values.tensorParallelism) (int $values.gpu.count) $name) }}
@@ -106,22 +106,22 @@
 {{- if and $values.tensorParallelism (mod (max 1 (int $values.gpu.count)) (int $values.tensorParallelism)) }}
 {{- fail (printf "%s.tensorParallelism is %d, and does not divide the %d GPUs of a pod: set %s.tensorParallelism to 0 to take them all" $name (int $values.tensorParallelism) (int $values.gpu.count) $name) }}
 {{- end }}
-{{- if and (hasKey $values "model") $values.enabled $.Values.storage.models.url }}
+{{- if and $values.enabled $.Values.storage.models.url }}
 {{- fail (printf "%s.enabled serves a folder, and storage.models has a URL instead of a claim: set storage.models.existingClaim, or %s.enabled to false and name a server of yours in the run spec" $name $name) }}
 {{- end }}
-{{- if and (hasKey $values "model") $values.enabled (not $values.model) }}
+{{- if and $values.enabled (not $values.model) }}
 {{- fail (printf "%s.enabled is true, but there is no model: set %s.model to a folder below the claim of storage.models" $name $name) }}
 {{- end }}
-{{- if and (hasKey $values "model") (not (include "syncline.isBelow" $values.model)) }}
+{{- if not (include "syncline.isBelow" $values.model) }}
 {{- fail (printf "%s.model is %s, and must be a folder below the claim of storage.models: write what comes after /models/, without .., as in judge-70b" $name $values.model) }}
 {{- end }}
 {{- end }}
 {{- with .Values.inference }}
-{{- if and (eq .engine "transformers") (or (gt (int .gpu.count) 1) (gt (int .tensorParallelism) 1)) }}
+{{- if and (eq .engine "transformers") (gt (int .gpu.count) 1) }}
 {{- fail "inference.engine is transformers, which works on one GPU: set inference.gpu.count to 1 and inference.replicas to more, or inference.engine to vllm" }}
 {{- end }}
-{{- if and (eq .engine "vllm") .tensorParallelism (lt (int .tensorParallelism) (int .gpu.count)) }}
-{{- fail (printf "inference.tensorParallelism is %d, and a pod has one engine, so %d of its GPUs would idle: set inference.gpu.count to %d and inference.replicas to more" (int .tensorParallelism) (sub (int .gpu.count) (int .tensorParallelism)) (int .tensorParallelism)) }}
+{{- if hasKey .engineOptions "tensor_parallel_size" }}
+{{- fail "inference.engineOptions sets tensor_parallel_size, and an engine is spread over all GPUs of its pod: set inference.gpu.count" }}
 {{- end }}
 {{- end }}
 {{- with .Values.inference.autoscaling }}
