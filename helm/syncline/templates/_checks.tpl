@@ -133,6 +133,7 @@
 {{- end }}
 {{- end }}
 {{- include "syncline.networkChecks" . }}
+{{- include "syncline.liveChecks" . }}
 {{- if and .Values.coordinator.ingress.enabled (not .Values.coordinator.ingress.host) }}
 {{- fail "coordinator.ingress.enabled is true, but there is no host: set coordinator.ingress.host" }}
 {{- end }}
