@@ -67,7 +67,7 @@ def test_a_label_has_one_value_and_the_more_special_one_wins() -> None:
             return super().construct_mapping(node, deep)
 
     labels = {"team": "rl", "app.kubernetes.io/part-of": "lab"}
-    values = {"commonLabels": labels, "inference": {"podLabels": {"team": ""}}}
+    values: dict[str, Any] = {"commonLabels": labels, "inference": {"podLabels": {"team": ""}}}
     manifests = [one for one in yaml.load_all(render_text(DEFAULT, values=values), Strict) if one]
     assert {one["metadata"]["labels"]["team"] for one in manifests} == {"rl"}
     assert {name: template["metadata"]["labels"]["team"] for name, template in pods(manifests)} == {
@@ -75,6 +75,12 @@ def test_a_label_has_one_value_and_the_more_special_one_wins() -> None:
         for name in ("coordinator", "inference", "reward", "learner", "redis")
     }
     assert all(one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "lab" for one in manifests)
+
+    values["monitoring"] = {kind: {"enabled": True, "labels": {"team": "ops"}} for kind in ("serviceMonitor", "alerts")}
+    values |= {"networkPolicy": SCRAPED, "redis": {"podAnnotations": {"checksum/config": "mine"}}}
+    manifests = [one for one in yaml.load_all(render_text(DEFAULT, values=values), Strict) if one]
+    kinds = ("ServiceMonitor", "PrometheusRule")
+    assert {one["metadata"]["labels"]["team"] for one in manifests if one["kind"] in kinds} == {"ops"}
 
 
 @CASES

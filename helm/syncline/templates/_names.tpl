@@ -57,12 +57,12 @@ app.kubernetes.io/component: {{ .name }}
 app.kubernetes.io/component: {{ .name }}
 {{- end }}
 
-{{/* Name, namespace and labels of an object of a component. */}}
+{{/* Name, namespace and labels of an object of a component; `labels` are further ones. */}}
 {{- define "syncline.metadata" -}}
 name: {{ include "syncline.name" . }}
 namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- include "syncline.labels" . | nindent 2 }}
+  {{- include "syncline.over" (dict "all" (include "syncline.labels" . | fromYaml) "own" .labels) | nindent 2 }}
 {{- end }}
 
 {{- define "syncline.image" -}}
