@@ -80,13 +80,12 @@ def _comments_above(lines: list[str], line: int) -> list[str]:
 def schema(values: tuple[Value, ...]) -> dict[str, Any]:
     """JSON schema (draft 7, which both majors of Helm read) of the whole file."""
     # Helm adds `global` by itself where the chart is part of another one.
-    properties = {"global": {"type": "object"}} | {_key(value): _schema_of(value) for value in values}
+    whole = _object({_key(value): _schema_of(value) for value in values})
+    whole["properties"] = {"global": {"type": "object"}} | whole["properties"]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the Syncline chart; written by `make chart` from values.yaml",
-        "type": "object",
-        "additionalProperties": False,
-        "properties": properties,
+        **whole,
         "definitions": {
             "quantity": QUANTITY,
             "quantities": {"type": "object", "additionalProperties": {"$ref": "#/definitions/quantity"}},
@@ -97,10 +96,20 @@ def schema(values: tuple[Value, ...]) -> dict[str, Any]:
 def _schema_of(value: Value) -> dict[str, Any]:
     if value.children:
         properties = {_key(child): _schema_of(child) for child in value.children}
-        return {"type": "object", "additionalProperties": False, "properties": properties}
+        return _object(properties)
     kinds = {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}
     own = {} if "$ref" in value.schema or "anyOf" in value.schema else {"type": kinds[type(value.default)]}
     return {"description": value.text, **own, **value.schema}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    """Helm brings all defaults with it, so only a key that was set to null is missing: templates cannot do without."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }
 
 
 def _key(value: Value) -> str:

@@ -32,6 +32,7 @@ def main() -> int:
             where = f"--namespace {NAMESPACE} {' '.join(release.values)}"
             print(f"export KUBECONFIG={control_plane.kubeconfig}")
             print(f"{CACHE / 'helm3'} install {NAME} {CHART} {where} --wait")
+            print("# Without port-forward: the coordinator is at port 8080 of its pod's IP (kubectl get pod -o wide)")
             print(f"# What pods write is in {folder / 'pods'}. Ctrl-C ends it all.", flush=True)
             signal.pause()
     except KeyboardInterrupt:

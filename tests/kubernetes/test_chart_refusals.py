@@ -14,6 +14,7 @@ FAILS = {
     "storage.runs.storageClass=nfs": "storage.runs has both a claim and a class: set storage.runs.existingClaim",
     "storage.models.url=s3://lab/models": "storage.models has both a URL and a claim: leave",
     "storage.records.existingClaim=a": "storage.records is for the coordinator alone",
+    "storage.runs.existingClaim= storage.runs.url=s3://lab/runs s3.endpoint=minio:9000": "write a URL, as in http://",
     "s3.existingSecret=a": "nothing lies there: set storage.models.url, storage.data.url or storage.runs.url",
     "storage.data.existingClaim= storage.data.url=s3://lab/data quickstart.enabled=true": "set quickstart.enabled to",
     "storage.models.existingClaim= storage.models.url=s3://lab/models judge.enabled=true judge.model=a": (
@@ -27,7 +28,7 @@ FAILS = {
     "redis.persistence.enabled=false redis.persistence.existingClaim=a": "set it to true, or leave existingClaim",
     "redis.external.existingSecret=a": "set redis.external.port to that of its URL",
     "auth.token=a auth.existingSecret=b": "set auth.token or auth.existingSecret, not both",
-    "inference.tensorParallelism=4 inference.gpu.count=2": "set inference.gpu.count to at least as many",
+    "judge.tensorParallelism=4 judge.gpu.count=2": "set judge.gpu.count to at least as many",
     "judge.enabled=true": "set judge.model to a folder",
     "rewardModel.enabled=true": "set rewardModel.model to a folder",
     "inference.autoscaling.kind=hpa inference.autoscaling.minReplicas=9": "minReplicas is above maxReplicas",
@@ -44,7 +45,24 @@ FAILS = {
     "monitoring.serviceMonitor.enabled=true": "set networkPolicy.metricsFrom to where Prometheus is",
     "monitoring.alerts.enabled=true": "set networkPolicy.metricsFrom to where Prometheus is",
     "inference.autoscaling.kind=hpa": "inference.autoscaling.kind is hpa, but the network policy lets nobody scrape",
+    "nameOverride=My_Lab": "nameOverride is My_Lab, which is no name in Kubernetes",
+    "fullnameOverride=my.lab": "objects would be called my.lab-coordinator",
+    "fullnameOverride=1lab": "set fullnameOverride to lower-case letters",
+    "storage.runs.subPath=/teams/rl": "storage.runs.subPath is /teams/rl, and must lie in the claim",
+    "storage.data.subPath=teams/../rl": "storage.data.subPath is teams/../rl, and must lie in the claim",
+    "s3.port=9000": "nothing lies there",
+    "hub.existingSecret=a": "set hub.prefixes",
+    "redis.external.port=6380": "set redis.external.url or redis.external.existingSecret",
+    "rewardModel.tensorParallelism=3 rewardModel.gpu.count=4": "set rewardModel.tensorParallelism to 0 to take them",
+    "judge.tensorParallelism=3 judge.gpu.count=4": "judge.tensorParallelism is 3, and does not divide the 4 GPUs",
+    "inference.engineOptions.tensor_parallel_size=2": "set inference.gpu.count",
+    "inference.engine=transformers inference.gpu.count=2": "inference.engine is transformers, which works on one GPU",
+    "judge.enabled=true judge.model=/models/a": "judge.model is /models/a, and must be a folder below the claim",
+    "rewardModel.enabled=true rewardModel.model=../a": "rewardModel.model is ../a, and must be a folder below",
+    "coordinator.ingress.host=https://rl.example.com": "leave out scheme, port and path, as in rl.example.com",
     "inference.env=twice": "inference.env names a variable twice",
+    "commonLabels=selector": "commonLabels sets app.kubernetes.io/name, by which services and policies find the pods",
+    "learner.podLabels=selector": "learner.podLabels sets app.kubernetes.io/name",
 }
 NOT_IN_THE_SCHEMA = [
     "inference.gpu.count=-1",
@@ -52,14 +70,14 @@ NOT_IN_THE_SCHEMA = [
     "learner.nodes=0",
     "reward.verifierWorkers=0",
     "inference.gpus=2",
+    "inference.gpu=null",
+    "auth=null",
     "storage.models.s3=bucket",
     "storage.models.url=https://bucket",
     "hub.prefixes=hf://org",
     "unknown=1",
     "inference.replicas=many",
     "inference.autoscaling.kind=often",
-    "redis.auth.password=a/b",
-    "redis.external.url=unix:///redis.sock",
     "redis.maxMemory=lots",
     "redis.persistence.size=lots",
     "storage.runs.size=1TB",
@@ -78,7 +96,9 @@ def values_of(text: str) -> dict[str, Any]:
         words = {
             "true": True,
             "false": False,
+            "null": None,
             "twice": [{"name": "A"}, {"name": "A"}],
+            "selector": {"app.kubernetes.io/name": "a"},
             "number": [{"name": "A", "value": 1}],
         }
         typed = int(value) if value.lstrip("-").isdigit() else words.get(value, value)
@@ -92,6 +112,23 @@ def test_a_contradiction_is_refused_with_what_to_write_instead(values: str, advi
     with pytest.raises(Refused) as refused:
         render(DEFAULT, values=values_of(values), program=program)
     assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize("program", ["helm3", "helm4"])
+@pytest.mark.parametrize(
+    ("path", "value", "advice"),
+    [
+        ("redis.auth.password", "p@ss/w", "redis.auth.password has characters that end a URL: take letters"),
+        ("redis.external.url", "unix://:p@ss/w", "redis.external.url is no URL of Redis: write redis://"),
+        ("redis.external.url", "redis://:p@ss w", "put the URL into a secret"),
+        ("auth.token", "p@ss/w\n", "auth.token has white space"),
+    ],
+)
+def test_a_refusal_does_not_tell_a_secret(path: str, value: str, advice: str, program: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(DEFAULT, values=nested(path, value, {}), program=program)
+    assert advice in str(refused.value)
+    assert "p@ss" not in str(refused.value)
 
 
 @pytest.mark.parametrize("program", ["helm3", "helm4"])

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.kubernetes import golden
+from services.local import quickstart
+from tests.kubernetes import chart, golden
 from tests.kubernetes.chart import (
     CPU,
     DEFAULT,
@@ -20,9 +26,11 @@ from tests.kubernetes.chart import (
     find,
     pods,
     render,
+    render_text,
     validate,
 )
 from tests.kubernetes.settings_of import settings_of
+from tests.kubernetes.tools import PROJECT
 
 CASES = pytest.mark.parametrize(
     "values", [DEFAULT, CPU, EVERYTHING, OBJECT_STORE], ids=["default", "cpu", "everything", "object store"]
@@ -49,6 +57,44 @@ def test_both_majors_of_helm_render_the_same(values: Path) -> None:
 def test_the_rendering_is_the_one_that_is_kept(case: str) -> None:
     kept = golden.FOLDER / f"{case}.yaml"
     assert kept.read_text() == golden.wanted(case), "if that is meant, run 'make chart' and look at the difference"
+
+
+def test_a_label_has_one_value_and_the_more_special_one_wins() -> None:
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), keys
+            return super().construct_mapping(node, deep)
+
+    labels = {"team": "rl", "app.kubernetes.io/part-of": "lab"}
+    values: dict[str, Any] = {"commonLabels": labels, "inference": {"podLabels": {"team": ""}}}
+    manifests = [one for one in yaml.load_all(render_text(DEFAULT, values=values), Strict) if one]
+    assert {one["metadata"]["labels"]["team"] for one in manifests} == {"rl"}
+    assert {name: template["metadata"]["labels"]["team"] for name, template in pods(manifests)} == {
+        f"rl-syncline-{name}": "" if name == "inference" else "rl"
+        for name in ("coordinator", "inference", "reward", "learner", "redis")
+    }
+    assert all(one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "lab" for one in manifests)
+
+    values["monitoring"] = {kind: {"enabled": True, "labels": {"team": "ops"}} for kind in ("serviceMonitor", "alerts")}
+    values |= {"networkPolicy": SCRAPED, "redis": {"podAnnotations": {"checksum/config": "mine"}}}
+    manifests = [one for one in yaml.load_all(render_text(DEFAULT, values=values), Strict) if one]
+    kinds = ("ServiceMonitor", "PrometheusRule")
+    assert {one["metadata"]["labels"]["team"] for one in manifests if one["kind"] in kinds} == {"ops"}
+
+
+@CASES
+def test_a_version_of_the_chart_alone_restarts_no_pod(
+    values: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = {"image": {"tag": "1"}}
+    before = render(values, values=same)
+    newer = shutil.copytree(chart.CHART, tmp_path / "syncline")
+    (newer / "Chart.yaml").write_text((chart.CHART / "Chart.yaml").read_text().replace("0.1.0", "0.1.1"))
+    monkeypatch.setattr(chart, "CHART", newer)
+    after = render(values, values=same)
+    assert after != before  # the objects tell their version
+    assert list(pods(after)) == list(pods(before))
 
 
 @pytest.mark.parametrize(
@@ -243,6 +289,11 @@ def test_a_component_may_have_a_security_of_its_own() -> None:
     assert learner["securityContext"]["fsGroup"] == 10001
 
 
+def test_secrets_to_pull_with_are_names_or_objects_with_one() -> None:
+    for name, template in pods(render(CPU, values={"image": {"pullSecrets": ["one", {"name": "two"}]}})):
+        assert template["spec"]["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}], name
+
+
 def test_the_quickstart_runs_where_the_coordinator_may() -> None:
     where = {"nodeSelector": {"pool": "cpu"}, "tolerations": [{"operator": "Exists"}], "priorityClassName": "high"}
     manifests = render(CPU, values={"coordinator": where})
@@ -250,6 +301,30 @@ def test_the_quickstart_runs_where_the_coordinator_may() -> None:
     coordinator = find(manifests, "Deployment", "rl-syncline-coordinator")["spec"]["template"]["spec"]
     for field, value in where.items():
         assert job[field] == coordinator[field] == value
+
+
+def test_the_quickstart_is_put_there_whole_and_left_alone_by_an_upgrade(tmp_path: Path) -> None:
+    (container,) = find(render(CPU), "Job", "rl-syncline-quickstart")["spec"]["template"]["spec"]["containers"]
+    *shell, script = container["command"]
+    for root in ("models", "data"):
+        (tmp_path / root).mkdir()
+        script = script.replace(f"/{root}/", f"{tmp_path}/{root}/")
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
+    cut_off = tmp_path / "models" / "quickstart.new"  # by a pod that ended in the middle
+    cut_off.mkdir()
+    (cut_off / "half").touch()
+    subprocess.run([*shell, script], env=environment, check=True)
+    model, prompts = tmp_path / "models" / "quickstart", tmp_path / "data" / "quickstart"
+    seed = Path(quickstart.__path__[0]) / "seed-model"
+    assert sorted(file.name for file in model.iterdir()) == sorted(file.name for file in seed.iterdir())
+    assert sorted(file.name for file in prompts.iterdir()) == ["heldout.jsonl", "train.jsonl"]
+    assert not cut_off.exists()
+
+    (prompts / "train.jsonl").write_text("mine")
+    before = model.stat()
+    subprocess.run([*shell, script], env=environment, check=True)
+    assert (prompts / "train.jsonl").read_text() == "mine"
+    assert model.stat() == before
 
 
 @pytest.mark.parametrize(
@@ -338,7 +413,7 @@ def test_probes_are_on_and_liveness_is_not_readiness(values: Path) -> None:
     assert not any("Probe" in json.dumps(one) for one in render(values, values={"probes": {"enabled": False}}))
 
 
-def test_gpus_and_tensor_parallelism_go_together_and_0_is_the_cpu() -> None:
+def test_an_engine_is_spread_over_the_gpus_of_its_pod_and_0_is_the_cpu() -> None:
     def inference(**values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = find(render(DEFAULT, values={"inference": values}), "StatefulSet", "rl-syncline-inference")["spec"]
         (container,) = spec["template"]["spec"]["containers"]
@@ -346,8 +421,8 @@ def test_gpus_and_tensor_parallelism_go_together_and_0_is_the_cpu() -> None:
 
     limits, options = inference(gpu={"count": 1, "resourceName": "nvidia.com/mig-3g.40gb"})
     assert (limits["nvidia.com/mig-3g.40gb"], options["tensor_parallel_size"]) == ("1", 1)
-    limits, options = inference(gpu={"count": 4}, tensorParallelism=2, engineOptions={"max_model_len": 8192})
-    assert (limits["nvidia.com/gpu"], options["tensor_parallel_size"], options["max_model_len"]) == ("4", 2, 8192)
+    limits, options = inference(gpu={"count": 4}, engineOptions={"max_model_len": 8192})
+    assert (limits["nvidia.com/gpu"], options["tensor_parallel_size"], options["max_model_len"]) == ("4", 4, 8192)
     limits, options = inference(gpu={"count": 0})
     assert (limits, options["tensor_parallel_size"]) == ({"memory": "96Gi"}, 1)
     assert inference(engine="transformers", gpu={"count": 0})[1] == {}

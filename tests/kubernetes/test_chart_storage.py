@@ -81,6 +81,23 @@ def test_policies_open_the_way_to_the_store_for_those_three_and_to_the_hub_for_t
     assert not any(egress(closed, name, 9000) for name in names)
 
 
+@pytest.mark.parametrize(
+    ("s3", "port"),
+    [
+        ({"endpoint": "http://minio.storage:9000"}, 9000),
+        ({"endpoint": "https://[fd00::1]:9443/path"}, 9443),
+        ({"endpoint": "http://minio.storage"}, 80),
+        ({"endpoint": "https://s3.example.com"}, 443),
+        ({"endpoint": ""}, 443),
+        ({"endpoint": "http://minio.storage", "port": 9000}, 9000),  # a service may have another port than its pods
+    ],
+)
+def test_pods_may_reach_the_port_of_the_endpoint(s3: dict[str, Any], port: int) -> None:
+    manifests = render(OBJECT_STORE, values={"s3": s3 | {"to": []}, "hub": {"prefixes": [], "existingSecret": ""}})
+    for name in REACH_THE_STORE:
+        assert {"ports": [tcp(port)]} in egress(manifests, name, port), name
+
+
 def test_the_hub_is_asked_by_nobody_unless_a_prefix_opens_it() -> None:
     assert all(
         variables(spec)["HF_HUB_OFFLINE"] == "1"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.chart import CHART, DEFAULT, EVERYTHING, helm
+from tests.kubernetes.chart import CHART, DEFAULT, EVERYTHING, Refused, helm
 from tests.kubernetes.control_plane.server import ControlPlane
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -120,6 +120,28 @@ def test_everything_can_be_installed_upgraded_and_rolled_back(release: Release) 
     assert [one["value"] for one in variables if one["name"] == "SYNCLINE_LEASE_S"] == ["60"]
     release.helm("rollback", NAME)
     release.helm("uninstall", NAME)
+
+
+def test_storage_that_kubernetes_would_not_change_is_refused_before_anything_is(release: Release) -> None:
+    new = ("--set=storage.runs.existingClaim=", "--set=storage.runs.storageClass=nfs")
+    release.install(*new)
+    for change, advice in REFUSED_CHANGES.items():
+        with pytest.raises(Refused, match=advice):
+            release.upgrade(*new, "--set=logLevel=DEBUG", f"--set={change}")
+    variables = release.get("statefulset", GENERATORS)["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "SYNCLINE_LOG_LEVEL", "value": "INFO"} in variables
+    in_other_words = ("--set=storage.runs.size=1024Gi", "--set=redis.persistence.size=8192Mi")
+    release.upgrade(*new, *in_other_words)
+
+
+REFUSED_CHANGES = {
+    "storage.runs.storageClass=cephfs": "storage.runs.storageClass is cephfs, but the claim rl-syncline-runs",
+    "storage.runs.accessModes={ReadWriteOnce}": "set it back, or name a claim of yours",
+    "storage.runs.size=512Gi": "set storage.runs.size to 1Ti, or more",
+    "redis.persistence.size=16Gi": "was made with a claim of 8Gi of the default class",
+    "redis.persistence.storageClass=fast": "set redis.persistence back, or delete that StatefulSet",
+    "redis.persistence.enabled=false": "redis.persistence asks for no claim of its own",
+}
 
 
 def test_secrets_are_made_up_once_and_a_given_one_that_changes_restarts_who_reads_it(release: Release) -> None:

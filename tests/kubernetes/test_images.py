@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from services.local import valkey
+from syncline.settings import ServiceSettings
 from tests.kubernetes.containers import BASE_NAME, Buildah, Contained
 from tests.kubernetes.free_port import free_port
 from tests.kubernetes.settings_of import settings_of
@@ -166,6 +167,8 @@ def test_compose_sets_only_what_the_services_know() -> None:
     for service in SERVICES:
         environment = compose["services"][service]["environment"]
         assert {name for name in environment if name.startswith("SYNCLINE_")} <= settings_of(service), service
+        drain: float = ServiceSettings.model_fields["grace_s"].default
+        assert float(compose["services"][service]["stop_grace_period"].removesuffix("s")) >= drain + 15, service
     assert "SYNCLINE_TOKEN" in compose["services"]["coordinator"]["environment"]
     assert compose["services"]["coordinator"]["ports"] == ["127.0.0.1:8080:8080"]  # no other machine
     assert "ports" not in compose["services"]["redis"]

@@ -1,11 +1,20 @@
 {{/* What a schema cannot see, mostly two sources of one thing, or none: refused, with what to write instead. */}}
 {{- define "syncline.checks" -}}
+{{- if not (regexMatch "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" (include "syncline.chart" .)) }}
+{{- fail (printf "nameOverride is %s, which is no name in Kubernetes: take lower-case letters, digits and hyphens" .Values.nameOverride) }}
+{{- end }}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" (include "syncline.fullname" .)) }}
+{{- fail (printf "objects would be called %s-coordinator, which is no name of a service: set fullnameOverride to lower-case letters, digits and hyphens, a letter first" (include "syncline.fullname" .)) }}
+{{- end }}
 {{- range $volume, $storage := .Values.storage }}
 {{- if and $storage.url (or $storage.existingClaim $storage.storageClass) }}
 {{- fail (printf "storage.%s has both a URL and a claim: leave storage.%s.existingClaim and storage.%s.storageClass empty to use the object store, or storage.%s.url to use the claim" $volume $volume $volume $volume) }}
 {{- end }}
 {{- if and (ne $volume "records") (not $storage.url) (not $storage.existingClaim) (not $storage.storageClass) }}
 {{- fail (printf "storage.%s has neither a claim nor a class: set storage.%s.existingClaim to a claim of yours, storage.%s.storageClass to a class whose volumes serve several pods at once, or storage.%s.url to a URL of an object store" $volume $volume $volume $volume) }}
+{{- end }}
+{{- if not (include "syncline.isBelow" $storage.subPath) }}
+{{- fail (printf "storage.%s.subPath is %s, and must lie in the claim: write it without a slash before it and without .., as in teams/rl" $volume $storage.subPath) }}
 {{- end }}
 {{- if and $storage.existingClaim $storage.storageClass }}
 {{- fail (printf "storage.%s has both a claim and a class: set storage.%s.existingClaim to use a claim of yours, or storage.%s.storageClass to get a new one" $volume $volume $volume) }}
@@ -14,13 +23,26 @@
 {{- if and (include "syncline.unclaimed" (dict "root" $ "volume" "records")) (or .Values.storage.records.existingClaim .Values.storage.records.storageClass) }}
 {{- fail "storage.records is for the coordinator alone, where runs are in an object store, and storage.runs has a claim: set storage.runs.url, or leave storage.records alone" }}
 {{- end }}
-{{- if and (or .Values.s3.endpoint .Values.s3.existingSecret) (not (include "syncline.usesS3" (dict "root" $ "s3" (list "models" "data" "runs")))) }}
+{{- if and (or .Values.s3.endpoint .Values.s3.existingSecret .Values.s3.region .Values.s3.port .Values.s3.to) (not (include "syncline.usesS3" (dict "root" $ "s3" (list "models" "data" "runs")))) }}
 {{- fail "s3 names an object store, but nothing lies there: set storage.models.url, storage.data.url or storage.runs.url" }}
+{{- end }}
+{{- if not (regexMatch "^(https?://[^/]+.*)?$" .Values.s3.endpoint) }}
+{{- fail (printf "s3.endpoint is %s, which does not say how to speak to it: write a URL, as in http://minio.storage:9000 or https://s3.example.com" .Values.s3.endpoint) }}
+{{- end }}
+{{- if and (or .Values.hub.existingSecret .Values.hub.to) (not .Values.hub.prefixes) }}
+{{- fail "hub says how to reach the hub, but nothing there is open: set hub.prefixes to what run specs may name, as in [hf://org]" }}
 {{- end }}
 {{- if and .Values.quickstart.enabled (or .Values.storage.models.url .Values.storage.data.url) }}
 {{- fail "quickstart.enabled copies files into claims, and storage has a URL instead: set quickstart.enabled to false, and copy services/local/quickstart to the object store" }}
 {{- end }}
 {{- with .Values.redis }}
+{{- /* What may be a secret is looked at here, as the schema's messages hold the value. */}}
+{{- if not (regexMatch "^[A-Za-z0-9._~-]*$" .auth.password) }}
+{{- fail "redis.auth.password has characters that end a URL: take letters, digits and ._~- only" }}
+{{- end }}
+{{- if not (regexMatch "^(rediss?://.+)?$" .external.url) }}
+{{- fail "redis.external.url is no URL of Redis: write redis:// or rediss://, a host, a port and a database, as in redis://redis.example.com:6379/1" }}
+{{- end }}
 {{- if and .auth.password .auth.existingSecret }}
 {{- fail "the Redis password has two sources: set redis.auth.password or redis.auth.existingSecret, not both" }}
 {{- end }}
@@ -33,6 +55,9 @@
 {{- if and .external.url (regexMatch "@" .external.url) }}
 {{- fail "redis.external.url holds a password, which everybody who may see the pods could read: put the URL into a secret and name it in redis.external.existingSecret" }}
 {{- end }}
+{{- if and (or .external.port .external.to) (not (include "syncline.redisIsExternal" $)) }}
+{{- fail "redis.external says where a Redis of yours is, but not that there is one: set redis.external.url or redis.external.existingSecret" }}
+{{- end }}
 {{- if and .external.existingSecret (not .external.port) }}
 {{- fail "redis.external.existingSecret hides the port from the network policies: set redis.external.port to that of its URL" }}
 {{- end }}
@@ -42,6 +67,9 @@
 {{- if and .persistence.existingClaim .persistence.storageClass }}
 {{- fail "redis.persistence has both a claim and a class: set existingClaim to use a claim of yours, or storageClass to get a new one" }}
 {{- end }}
+{{- end }}
+{{- if regexMatch "\\s" .Values.auth.token }}
+{{- fail "auth.token has white space, which no client can send: take letters, digits and ._~-, as `openssl rand -hex 20` makes them, and look for a line break at the end" }}
 {{- end }}
 {{- if and .Values.auth.token .Values.auth.existingSecret }}
 {{- fail "the REST token has two sources: set auth.token or auth.existingSecret, not both" }}
@@ -53,22 +81,47 @@
 {{- fail (printf "%s.env names a variable twice, which no cluster takes: keep one of them" $name) }}
 {{- end }}
 {{- end }}
+{{- $labels := dict "commonLabels" .Values.commonLabels }}
+{{- range $name := list "coordinator" "inference" "reward" "learner" "redis" "judge" "rewardModel" }}
+{{- $_ := set $labels (printf "%s.podLabels" $name) (index $.Values $name).podLabels }}
+{{- end }}
+{{- range $value, $given := $labels }}
+{{- range $label := list "name" "instance" "component" }}
+{{- if hasKey $given (printf "app.kubernetes.io/%s" $label) }}
+{{- fail (printf "%s sets app.kubernetes.io/%s, by which services and policies find the pods: give your label another name" $value $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name := list "inference" "learner" "judge" "rewardModel" }}
 {{- $gpu := (index $.Values $name).gpu }}
 {{- if and (contains "/mig-" $gpu.resourceName) (gt (int $gpu.count) 1) }}
 {{- fail (printf "%s.gpu asks for %d MIG slices, and slices cannot work together: set %s.gpu.count to 1, or take whole GPUs" $name (int $gpu.count) $name) }}
 {{- end }}
 {{- end }}
-{{- range $name := list "inference" "judge" "rewardModel" }}
+{{- range $name := list "judge" "rewardModel" }}
 {{- $values := index $.Values $name }}
 {{- if gt (int $values.tensorParallelism) (max 1 (int $values.gpu.count)) }}
 {{- fail (printf "%s.tensorParallelism is %d, but a pod has %d GPUs: set %s.gpu.count to at least as many" $name (int $values.tensorParallelism) (int $values.gpu.count) $name) }}
 {{- end }}
-{{- if and (hasKey $values "model") $values.enabled $.Values.storage.models.url }}
+{{- if and $values.tensorParallelism (mod (max 1 (int $values.gpu.count)) (int $values.tensorParallelism)) }}
+{{- fail (printf "%s.tensorParallelism is %d, and does not divide the %d GPUs of a pod: set %s.tensorParallelism to 0 to take them all" $name (int $values.tensorParallelism) (int $values.gpu.count) $name) }}
+{{- end }}
+{{- if and $values.enabled $.Values.storage.models.url }}
 {{- fail (printf "%s.enabled serves a folder, and storage.models has a URL instead of a claim: set storage.models.existingClaim, or %s.enabled to false and name a server of yours in the run spec" $name $name) }}
 {{- end }}
-{{- if and (hasKey $values "model") $values.enabled (not $values.model) }}
+{{- if and $values.enabled (not $values.model) }}
 {{- fail (printf "%s.enabled is true, but there is no model: set %s.model to a folder below the claim of storage.models" $name $name) }}
+{{- end }}
+{{- if not (include "syncline.isBelow" $values.model) }}
+{{- fail (printf "%s.model is %s, and must be a folder below the claim of storage.models: write what comes after /models/, without .., as in judge-70b" $name $values.model) }}
+{{- end }}
+{{- end }}
+{{- with .Values.inference }}
+{{- if and (eq .engine "transformers") (gt (int .gpu.count) 1) }}
+{{- fail "inference.engine is transformers, which works on one GPU: set inference.gpu.count to 1 and inference.replicas to more, or inference.engine to vllm" }}
+{{- end }}
+{{- if hasKey .engineOptions "tensor_parallel_size" }}
+{{- fail "inference.engineOptions sets tensor_parallel_size, and an engine is spread over all GPUs of its pod: set inference.gpu.count" }}
 {{- end }}
 {{- end }}
 {{- with .Values.inference.autoscaling }}
@@ -80,8 +133,14 @@
 {{- end }}
 {{- end }}
 {{- include "syncline.networkChecks" . }}
+{{- include "syncline.liveChecks" . }}
 {{- if and .Values.coordinator.ingress.enabled (not .Values.coordinator.ingress.host) }}
 {{- fail "coordinator.ingress.enabled is true, but there is no host: set coordinator.ingress.host" }}
+{{- end }}
+{{- range append .Values.coordinator.httpRoute.hostnames .Values.coordinator.ingress.host }}
+{{- if regexMatch "[:/]" . }}
+{{- fail (printf "coordinator.ingress.host and httpRoute.hostnames are names alone, and %s is more: leave out scheme, port and path, as in rl.example.com" .) }}
+{{- end }}
 {{- end }}
 {{- if and .Values.coordinator.httpRoute.enabled (not .Values.coordinator.httpRoute.parentRefs) }}
 {{- fail "coordinator.httpRoute.enabled is true, but there is no gateway: set coordinator.httpRoute.parentRefs" }}
@@ -89,6 +148,11 @@
 {{- if and (gt (int .Values.learner.ranksPerNode) 1) (gt (int .Values.learner.gpu.count) 0) (gt (int .Values.learner.ranksPerNode) (int .Values.learner.gpu.count)) }}
 {{- fail "learner.ranksPerNode is above learner.gpu.count, and a rank has a GPU of its own: set it to 0 to have one for each" }}
 {{- end }}
+{{- end }}
+
+{{/* Whether a path is one below a folder, or empty. */}}
+{{- define "syncline.isBelow" -}}
+{{ if not (or (hasPrefix "/" .) (has ".." (splitList "/" .))) }}true{{ end }}
 {{- end }}
 
 {{/* What is asked to be reached from outside, and is then closed by a network policy. */}}

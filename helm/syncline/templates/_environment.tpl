@@ -56,8 +56,7 @@ these. A name must not stand twice: Helm 4 installs no such pod, and Helm 3 cann
 {{- $options := deepCopy $inference.engineOptions }}
 {{- if eq $inference.engine "vllm" }}
 {{- $gpus := max 1 (int $inference.gpu.count) }}
-{{- $parallel := default $gpus (int $inference.tensorParallelism) }}
-{{- $own := dict "tensor_parallel_size" $parallel "load_timeout_s" .root.Values.coordinator.loadDeadlineSeconds }}
+{{- $own := dict "tensor_parallel_size" $gpus "load_timeout_s" .root.Values.coordinator.loadDeadlineSeconds }}
 {{- $options = merge $options $own }}
 {{- end }}
 {{- include "syncline.env" . }}

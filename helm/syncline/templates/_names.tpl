@@ -33,14 +33,23 @@ app.kubernetes.io/component: {{ .name }}
 {{- end }}
 
 {{- define "syncline.releaseLabels" -}}
+{{- $chart := printf "%s-%s" .Chart.Name .Chart.Version -}}
+{{- $versions := dict "app.kubernetes.io/version" .Chart.AppVersion "helm.sh/chart" $chart -}}
 {{ include "syncline.releaseSelector" . }}
-app.kubernetes.io/part-of: syncline
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{ include "syncline.over" (dict "all" $versions "own" (include "syncline.plainLabels" . | fromYaml)) }}
 {{- end }}
+
+{{/* Labels of every object and pod beside the selector's. No label may stand twice: the more special one wins. */}}
+{{- define "syncline.plainLabels" -}}
+{{- $own := dict "app.kubernetes.io/part-of" "syncline" "app.kubernetes.io/managed-by" .Release.Service -}}
+{{ include "syncline.over" (dict "all" $own "own" .Values.commonLabels) }}
+{{- end }}
+
+{{/* Labels of pods have no versions, as a new version of the chart alone must not restart what holds GPUs. */}}
+{{- define "syncline.podLabels" -}}
+{{- $plain := include "syncline.plainLabels" .root | fromYaml -}}
+{{ include "syncline.selector" . }}
+{{ include "syncline.over" (dict "all" $plain "own" .values.podLabels) }}
 {{- end }}
 
 {{- define "syncline.labels" -}}
@@ -48,12 +57,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 app.kubernetes.io/component: {{ .name }}
 {{- end }}
 
-{{/* Name, namespace and labels of an object of a component. */}}
+{{/* Name, namespace and labels of an object of a component; `labels` are further ones. */}}
 {{- define "syncline.metadata" -}}
 name: {{ include "syncline.name" . }}
 namespace: {{ .root.Release.Namespace }}
 labels:
-  {{- include "syncline.labels" . | nindent 2 }}
+  {{- include "syncline.over" (dict "all" (include "syncline.labels" . | fromYaml) "own" .labels) | nindent 2 }}
 {{- end }}
 
 {{- define "syncline.image" -}}
@@ -84,8 +93,20 @@ labels:
 {{/* Port of an external Redis: the given one, else that of the URL, which is 6379 where it names none. */}}
 {{- define "syncline.redisPort" -}}
 {{- with .Values.redis.external -}}
-{{ .port | default (regexFind "[0-9]+$" (regexFind ":[0-9]+$" (urlParse .url).host)) | default 6379 }}
+{{ .port | default (include "syncline.urlPort" .url) | default 6379 }}
 {{- end }}
+{{- end }}
+
+{{/* Port of the object store: the given one, else that of the endpoint, else that of its scheme. AWS speaks TLS. */}}
+{{- define "syncline.s3Port" -}}
+{{- with .Values.s3 -}}
+{{ .port | default (include "syncline.urlPort" .endpoint) | default (ternary 80 443 (hasPrefix "http://" .endpoint)) }}
+{{- end }}
+{{- end }}
+
+{{/* Port that a URL names, or nothing. */}}
+{{- define "syncline.urlPort" -}}
+{{ regexFind "^[a-z]+://[^/?#]+" . | regexFind ":[0-9]+$" | trimPrefix ":" }}
 {{- end }}
 
 {{/* What chooses the number of generators, in words; empty where that is `kubectl scale`. */}}

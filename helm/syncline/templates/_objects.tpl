@@ -143,7 +143,7 @@ spec:
   {{- end }}
 {{- end }}
 {{- if include "syncline.usesS3" . }}
-- ports: [{port: {{ .root.Values.s3.port }}, protocol: TCP}]
+- ports: [{port: {{ include "syncline.s3Port" .root }}, protocol: TCP}]
   {{- with .root.Values.s3.to }}
   to:
     {{- toYaml . | nindent 4 }}

@@ -2,11 +2,8 @@
 
 {{- define "syncline.podMetadata" -}}
 labels:
-  {{- include "syncline.labels" . | nindent 2 }}
-  {{- with .values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- with include "syncline.podAnnotations" . | trim }}
+  {{- include "syncline.podLabels" . | nindent 2 }}
+{{- with include "syncline.podAnnotations" . }}
 annotations:
   {{- . | nindent 2 }}
 {{- end }}
@@ -17,14 +14,15 @@ Annotations of the values, and what restarts a pod when something changes that i
 those given as values; eight digits of a digest tell a change, and are too few to guess a password by.
 */}}
 {{- define "syncline.podAnnotations" -}}
+{{- $own := dict }}
 {{- with .configuration }}
-checksum/config: {{ sha256sum . }}
+{{- $_ := set $own "checksum/config" (toJson . | sha256sum) }}
 {{- end }}
 {{- with compact (.secrets | default list) }}
-checksum/secrets: {{ join "/" . | sha256sum | trunc 8 | quote }}
+{{- $_ := set $own "checksum/secrets" (join "/" . | sha256sum | trunc 8) }}
 {{- end }}
-{{- with .values.podAnnotations }}
-{{ toYaml . }}
+{{- if or $own .values.podAnnotations }}
+{{- include "syncline.over" (dict "all" $own "own" .values.podAnnotations) }}
 {{- end }}
 {{- end }}
 
@@ -71,7 +69,7 @@ securityContext:
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
   {{- end }}
 {{- end }}
 {{- with .values.priorityClassName }}
