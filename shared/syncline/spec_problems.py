@@ -75,7 +75,8 @@ def _about_value(kind: str, detail: Any, context: Mapping[str, Any]) -> tuple[st
     shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     if kind == "json_invalid":
-        return f"is not JSON ({context['error']})", "a JSON object"
+        what = f"{shown} is" if isinstance(value, str) else "is"  # bytes are of a file, whose line is told
+        return f"{what} not JSON ({context['error']})", "a JSON object"
     if kind in _BOUNDS:
         return f"{shown} is out of range", f"{_BOUNDS[kind]} {next(iter(context.values()))}"
     if kind in ("too_short", "string_too_short"):
