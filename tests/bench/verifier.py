@@ -3,7 +3,7 @@
 The answers are made here, alike to those of GSM8K (a few sentences, a whole number) and of MATH-500 (fractions, roots,
 polynomials, intervals, matrices): groups of eight completions, half of them right, no two questions the same, so that
 no memory of earlier answers helps. Two plain numbers are compared without Math-Verify. So there is a third kind that
-tells what the pool costs where that does not help: the same sums in dollars, which the library has to read.
+tells what the pool costs where that does not help: the same sums with a unit in text, which the library has to read.
 
 Direct means `verify(parse(gold), parse(completion))` with the library's own limits, the gold parsed once for its group.
 The pool does the same work through everything that stands around a check: cutting out the answer, the way to a worker
@@ -63,7 +63,7 @@ def measure(options: Options) -> Measured:
     sums, formulas = (8, 4) if options.quick else (500, 250)
     groups = {
         "GSM8K-like answers": list(_sums(sums)),
-        "GSM8K-like answers in dollars": list(_sums(sums, unit=r"\$")),
+        "GSM8K-like answers with a unit": list(_sums(sums, unit=r"\text{ dollars}")),
         "MATH-like answers": list(_formulas(formulas)),
     }
     direct = {kind: _direct(some) for kind, some in groups.items()}
@@ -189,7 +189,7 @@ def _sums(count: int, *, unit: str = "") -> Iterator[Group]:
             gold=f"She sells {pieces} pieces for {price} each.\n{pieces} * {price} = {gold}\n#### {gold}",
             completions=[
                 f"There are {pieces} pieces, and each of them costs {price}. To find out what all of them cost "
-                f"we multiply {pieces} by {price}, which is {gold}. So the final answer is \\boxed{{{unit}{answer}}}."
+                f"we multiply {pieces} by {price}, which is {gold}. So the final answer is \\boxed{{{answer}{unit}}}."
                 for answer in answers
             ],
         )

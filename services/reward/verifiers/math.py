@@ -27,7 +27,8 @@ for _name in ("math_verify", "latex2sympy2_extended"):  # they log whole complet
 
 _NUMBER = re.compile(r"-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,3}|0|[1-9][0-9]{0,11})(?:\.[0-9]{1,3})?")
 """At most 15 digits, as the library has no more of a decimal; and no zero in front, which it does not always read."""
-_BOXED_NUMBER = re.compile(rf"\\boxed\{{({_NUMBER.pattern})\}}")
+_PRICE = re.compile(rf"(?:\\?\$)?({_NUMBER.pattern})")
+_BOXED_PRICE = re.compile(rf"\\boxed\{{{_PRICE.pattern}\}}")
 
 SELF_TEST = (("1/2", "2/4", 1.0), ("1/3", "2/4", 0.0))
 WARM_UP = (
@@ -85,10 +86,9 @@ def same_numbers(answer: str, gold: str) -> bool | None:
 
 
 def _number(text: str) -> Decimal | None:
-    """The value of a plain decimal number, alone or in one box."""
-    boxed = _BOXED_NUMBER.fullmatch(text)
-    digits = boxed[1] if boxed else text
-    return Decimal(digits.replace(",", "")) if boxed or _NUMBER.fullmatch(digits) else None
+    """The value of a plain decimal number, in dollars or not, alone or in one box."""
+    found = _BOXED_PRICE.fullmatch(text) or _PRICE.fullmatch(text)
+    return Decimal(found[1].replace(",", "")) if found else None
 
 
 def _is_whole(number: Decimal) -> bool:
