@@ -46,7 +46,7 @@ mixed: $(STAMP) ## Train on two tasks in one batch: verified addition, and walks
 		--reward-model services/local/mixed/reward-model \
 		--set tasks.1.reward.endpoint=$(REWARD_MODEL) --set evaluation.1.reward.endpoint=$(REWARD_MODEL) $(ARGS)
 
-gsm8k: $(STAMP) $(SMOLLM2) ## Train SmolLM2-135M on GSM8K, on this CPU (under an hour). GSM8K=folder with train.jsonl, test.jsonl
+gsm8k: $(STAMP) $(SMOLLM2) ## Train SmolLM2-135M on GSM8K, on this CPU (ten minutes). GSM8K=folder with train.jsonl, test.jsonl
 	@$(BIN)/python -m services.local.gsm8k.prompts --gsm8k $(GSM8K) --out .cache/gsm8k
 	@$(BIN)/syncline run services/local/gsm8k/gsm8k.yaml $(STACK) $(ARGS)
 
