@@ -119,9 +119,20 @@ def _contradicts_itself(found: Any) -> bool:
 
     equations = [one for one in (found.args if isinstance(found, And) else (found,)) if isinstance(one, Equality)]
     sides = [side for equation in equations for side in equation.args]
-    values = [side.evalf() for side in sides if side.is_number and not side.has(Float)]
-    numbers = [float(value) for value in values if value.is_Float and value.is_finite]
+    values = [_value(side) for side in sides if side.is_number and not side.has(Float)]
+    numbers = [value for value in values if value is not None]
     return any(not isclose(number, numbers[0], rel_tol=1e-12) for number in numbers[1:])
+
+
+def _value(constant: Any) -> float | None:
+    """None for what is no finite real number, as 1/0, or a sum that diverges."""
+    try:
+        value = constant.evalf()
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - the boundary to sympy, which raises anything on nonsense
+        return None
+    return float(value) if value.is_Float and value.is_finite else None
 
 
 @lru_cache(maxsize=1024)

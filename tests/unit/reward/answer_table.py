@@ -344,6 +344,8 @@ KNOWN_DIFFERENCES: list[Row] = [
     ("A", "The answer is A.", NONE, "a letter in a sentence is an answer only in a box"),
     (r"\text{no solution}", r"\boxed{\text{no solutions}}", WRONG, "words are compared as they are"),
     ("85", r"\boxed{84.0 = 85}", RIGHT, "decimals may be rounded, so the right-hand side counts"),
+    ("5", r"\boxed{\sum_{n=1}^{\infty} \frac{1}{n} = 5}", RIGHT, "what has no value contradicts no number"),
+    ("5", r"\boxed{\frac{1}{0} = 5}", RIGHT, "nor does what is infinite"),
     ("85", r"\boxed{84 \to 85}", RIGHT, "an arrow leads to the answer"),
     ("85", r"\boxed{85 \approx 84}", RIGHT, "what follows a sign of approximation is not read"),
     ("85", r"\boxed{85 \text{ (not 86)}}", RIGHT, "nor is text behind a number, whatever it says"),
