@@ -16,17 +16,20 @@ from services.cli import scores
 from services.cli.client import TERMINAL, Api
 from services.cli.outcome import Outcome
 from services.cli.progress import duration, warning
-from syncline.errors import Conflict, Unavailable
+from syncline.errors import Conflict, StorageError, Unavailable
 
 _SUMMARY_DEADLINE_S = 20.0
 
 
 def outcome_of(api: Api, run: Mapping[str, Any], *, next_command: str = "") -> Outcome:
-    """What came of a run that is over. Raises Conflict for one that is not."""
+    """What came of a run that is over. Raises Conflict for one that is not, and StorageError."""
     if run["state"] not in TERMINAL:
         raise Conflict(f"run {run['id']} is {run['state']}, and its report is for the end; see: syncline status")
-    summary, path = summary_of(api, run)
-    picture = draw_curve(api, run)
+    try:
+        summary, path = summary_of(api, run)
+        picture = draw_curve(api, run)
+    except OSError as error:
+        raise StorageError(f"the report could not be written: {error}; call it from a folder that can be") from error
     return Outcome(run=run, summary=summary, summary_path=path, picture=picture, next_command=next_command)
 
 
