@@ -107,7 +107,7 @@ def micro_batches(groups: Sequence[PlannedGroup], *, max_tokens: int) -> Iterato
     """Groups of like length together, longest first, in batches of at most `max_tokens` tokens, padding included.
 
     A group that is larger by itself is cut where its plan allows it; else it is a batch of its own. What needs the most
-    memory comes first, so that a step fails at once or not at all.
+    memory comes first: it runs out at once or not at all.
     """
     batch: list[PlannedGroup] = []
     num_rows, width = 0, 0

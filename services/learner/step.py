@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import torch
 
-from services.learner import shards
 from services.learner.batch import PlannedGroup, deal, micro_batches, token_rows
 from services.learner.door import name_of, rewards_of
+from services.learner.gradient import Gradient
 from services.learner.optimizer import learning_rate
 from services.learner.policy import ALONE, Policy
 from services.learner.ranks import Ranks
 from services.learner.reference import Reference
+from services.learner.tally import Tally
 from syncline import ids
-from syncline.algo.algorithm import Algorithm, GroupPlan, LossBatch, Mean, RowMeans
-from syncline.algo.metrics import largest_mismatch, token_metrics
+from syncline.algo.algorithm import Algorithm, GroupPlan, LossBatch
 from syncline.algo.pairs import PairRule, build_pair_rule
 from syncline.errors import RunFailed
 from syncline.runspec import RunSpec
 from syncline.v1.rollout_pb2 import ScoredGroup
-
-Pooled = dict[str, dict[str, Mean]]
-"""task -> metric -> its mean over the task's rows so far."""
 
 
 class Stopped(Exception):
@@ -61,7 +58,7 @@ class Update:
     """All groups of the step, those without rows included."""
     metrics: Mapping[str, float]
     task_metrics: Mapping[str, Mapping[str, float]]
-    """The same by task, as far as they are known row by row; tasks that trained nothing are missing."""
+    """The same by task, as far as they can be told apart; tasks that trained nothing are missing."""
 
 
 def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, version: int) -> Update:
@@ -71,8 +68,7 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
     weights, by momentum and weight decay. Above one rank all of them update together, each with all groups at hand.
     Raises Stopped, and RunFailed for a loss that is not a number.
     """
-    ranks = trainer.ranks
-    spec, policy, algorithm, optimizer = trainer.spec, trainer.policy, trainer.algorithm, trainer.optimizer
+    spec, policy, optimizer = trainer.spec, trainer.policy, trainer.optimizer
     rate = learning_rate(spec.optimizer, step=step, steps=spec.steps)
 
     # Which rows, which pairs.
@@ -81,19 +77,56 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
     training = [group for group in planned if group.plan.rows]
     if not training:
         return Update(planned, {"loss": 0.0, "grad_norm": 0.0, "learning_rate": rate}, {})
-    denominator = algorithm.denominator([group.plan for group in planned], num_prompts=len(planned))
-    reference = trainer.reference.for_rollouts_of(version) if algorithm.uses_reference else None
+    denominator = trainer.algorithm.denominator([group.plan for group in planned], num_prompts=len(planned))
+    reference = trainer.reference.for_rollouts_of(version) if trainer.algorithm.uses_reference else None
 
-    # This rank's share. Ranks gather parameters together, so all make as many passes as the one with the most: those
-    # that have nothing left forward a filler, whose loss is zero.
+    # Forward and backward, one task after the other: what each adds to the gradient has a norm of its own.
+    tally = Tally()
+    gradient = Gradient([parameter for _, parameter in policy.named_parameters()])
+    norms: dict[str, dict[str, float]] = {}
+    for task, part in _parts(spec, training).items():
+        _accumulate(trainer, part, reference=reference, denominator=denominator, tally=tally)
+        norms[task] = {"grad_norm": gradient.end_part()}
+    tally = tally.over(trainer.ranks)
+
+    # The update itself.
+    grad_norm = gradient.clip(spec.optimizer.grad_clip)
+    if not math.isfinite(tally.loss) or not math.isfinite(grad_norm):
+        raise RunFailed(
+            f"step {step} diverged: loss {tally.loss}, gradient norm {grad_norm}. The weights of step {step} are "
+            "intact; lower optimizer.lr, raise optimizer.eps or sync.period, or look for odd rewards in the samples"
+        )
+    for parameter_group in optimizer.param_groups:
+        parameter_group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+    return Update(
+        planned,
+        {**tally.metrics(), "grad_norm": grad_norm, "learning_rate": rate},
+        {task: {**means, **norms.get(task, {})} for task, means in tally.task_metrics().items()},
+    )
+
+
+def _parts(spec: RunSpec, training: Sequence[PlannedGroup]) -> dict[str, Sequence[PlannedGroup]]:
+    """What is told apart in the gradient: the groups of each task that has any, in the order of the spec."""
+    if not spec.optimizer.grad_norm_by_task:
+        return {"": training}
+    by_task = {task.name: [one for one in training if one.scored.group.task.task == task.name] for task in spec.tasks}
+    return {task: part for task, part in by_task.items() if part}
+
+
+def _accumulate(
+    trainer: Trainer, training: Sequence[PlannedGroup], *, reference: Policy | None, denominator: float, tally: Tally
+) -> None:
+    """Add the gradient of the groups' loss to what the parameters have, a few whole groups at a time.
+
+    Each rank takes its share. Ranks gather parameters together, so all make as many passes as the one with the most:
+    those that have nothing left forward a filler, whose loss is zero.
+    """
+    ranks, policy = trainer.ranks, trainer.policy
     share = list(micro_batches(deal(training, ranks=ranks.size)[ranks.rank], max_tokens=trainer.micro_batch_tokens))
     share += [[]] * (max(ranks.gather(len(share))) - len(share))
-
-    # Forward and backward, a few whole groups at a time.
-    loss = mismatch = 0.0
-    padding = Mean(0.0, 0.0)
-    pooled: Pooled = {}
-    optimizer.zero_grad(set_to_none=True)
     for some in share:
         if ranks.any(trainer.stop.is_set()):
             raise Stopped
@@ -114,74 +147,11 @@ def update(trainer: Trainer, groups: Sequence[ScoredGroup], *, step: int, versio
             generator_RT=rows.generator_RT,
             mask_RT=rows.mask_RT,
         )
-        output = algorithm.loss(batch)
+        output = trainer.algorithm.loss(batch)
         mean_loss = output.loss_sum / denominator
         mean_loss.backward()  # type: ignore[no-untyped-call]
-        loss += mean_loss.item()
-        positions = rows.input_ids_RW.numel()
-        padding += Mean(positions - rows.num_tokens, positions)
-        mismatch = max(mismatch, largest_mismatch(batch))
-        _add_by_task(pooled, some, {**output.metrics, **token_metrics(batch)})
-    if ranks.size > 1:
-        loss, padding, pooled = _pool(ranks, loss, padding, pooled)
-        mismatch = max(ranks.gather(mismatch))
-
-    # The update itself.
-    parameters = [parameter for _, parameter in policy.named_parameters()]
-    grad_norm = shards.whole(torch.nn.utils.clip_grad_norm_(parameters, spec.optimizer.grad_clip)).item()
-    if not math.isfinite(loss) or not math.isfinite(grad_norm):
-        raise RunFailed(
-            f"step {step} diverged: loss {loss}, gradient norm {grad_norm}. The weights of step {step} are intact; "
-            "lower optimizer.lr, raise optimizer.eps or sync.period, or look for odd rewards in the samples"
-        )
-    for parameter_group in optimizer.param_groups:
-        parameter_group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate}
-    metrics |= {"padding_waste": padding.value, "mismatch_max": mismatch}
-    by_task = {task: _values(means) for task, means in pooled.items()}
-    return Update(planned, {**_values(_over_tasks(pooled)), **metrics}, by_task)
-
-
-def _add_by_task(pooled: Pooled, groups: Iterable[PlannedGroup], measured: Mapping[str, RowMeans]) -> None:
-    """Add what was measured of a micro-batch, whose rows are those of `groups`, one group after the other."""
-    tasks = [group.scored.group.task.task for group in groups for _ in group.plan.rows]
-    for name, means in measured.items():
-        for task, total, weight in zip(tasks, means.total_R.tolist(), means.weight_R.tolist(), strict=True):
-            _add(pooled.setdefault(task, {}), name, Mean(total, weight))
-
-
-def _add(means: dict[str, Mean], name: str, mean: Mean) -> None:
-    means[name] = means.get(name, Mean(0.0, 0.0)) + mean
-
-
-def _over_tasks(pooled: Pooled) -> dict[str, Mean]:
-    together: dict[str, Mean] = {}
-    for means in pooled.values():
-        for name, mean in means.items():
-            _add(together, name, mean)
-    return together
-
-
-def _values(metrics: Mapping[str, Mean]) -> dict[str, float]:
-    """What was measured at all: in a step without pairs, say, no pair's margin."""
-    return {name: mean.value for name, mean in metrics.items() if mean.weight}
-
-
-def _pool(ranks: Ranks, loss: float, padding: Mean, pooled: Pooled) -> tuple[float, Mean, Pooled]:
-    """What all ranks found, added up in the order of ranks: the same on each of them."""
-    own = {task: {name: [mean.total, mean.weight] for name, mean in means.items()} for task, means in pooled.items()}
-    total: Pooled = {}
-    total_loss, total_padding = 0.0, Mean(0.0, 0.0)
-    for other_loss, other_padding, found in ranks.gather([loss, [padding.total, padding.weight], own]):
-        total_loss += other_loss
-        total_padding += Mean(*other_padding)
-        for task, means in found.items():
-            for name, mean in means.items():
-                _add(total.setdefault(task, {}), name, Mean(*mean))
-    return total_loss, total_padding, total
+        tally.loss += mean_loss.item()
+        tally.add(some, rows, batch, output)
 
 
 def _plan(trainer: Trainer, scored: ScoredGroup, rules: Mapping[str, PairRule], *, step: int) -> GroupPlan:

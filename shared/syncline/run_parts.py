@@ -127,6 +127,9 @@ class Optimizer(Part):
     grad_clip: float = Field(default=0.1, gt=0.0)
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
     schedule: Literal["constant", "cosine"] = "constant"
+    grad_norm_by_task: bool = True
+    """Report the gradient norm of each task, too. In a run of several tasks that takes a second gradient, 4 bytes a
+    parameter over all ranks; without it their prompts also share micro-batches."""
 
 
 class Evaluation(Part):

@@ -63,6 +63,11 @@ class Process:
                 await asyncio.sleep(0.1)
         assert await self.health(ALIVE) == "SERVING"
 
+    async def until_it_says(self, error: str) -> None:
+        async with asyncio.timeout(30):
+            while error not in (await self.member()).status["error"]:
+                await asyncio.sleep(0.1)
+
     async def load(self, handle: CheckpointHandle) -> None:
         client = Client((await self.member()).address, peer="generator")
         try:
@@ -106,7 +111,7 @@ async def test_a_generator_is_ready_when_it_holds_what_is_wanted_or_nothing_is(
         unreadable.uri = "file:///not/mounted"
         with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
             await inference.load(unreadable)
-        assert "has no manifest.json" in (await inference.member()).status["error"]
+        await inference.until_it_says("has no manifest.json")  # at its next beat
         assert await inference.health(READY) == "NOT_SERVING"
 
         # When it has loaded what is wanted, then it is ready

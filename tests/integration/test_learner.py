@@ -14,6 +14,7 @@ import torch
 from redis.asyncio import Redis
 from safetensors.torch import load
 
+from syncline.v1.learner_service_pb2 import StepReport
 from syncline.v1.rollout_pb2 import (
     VERDICT_STATUS_TIMEOUT,
     VERDICT_STATUS_UNAVAILABLE,
@@ -95,7 +96,7 @@ async def test_a_step_report_is_complete(model: Path, world: World) -> None:
     assert report.metrics["reward_std"] == pytest.approx(statistics.pstdev(rewards))
     assert (report.metrics["all_correct"], report.metrics["all_wrong"]) == (pytest.approx(1 / 3), 0.0)
     assert report.metrics["truncated"] == 0.5
-    of_the_step = {"loss", "grad_norm", "learning_rate", "padding_waste", "mismatch_max"}
+    of_the_step = {"loss", "learning_rate", "padding_waste", "mismatch_max"}
     assert dict(task.metrics) == {name: value for name, value in report.metrics.items() if name not in of_the_step}
     chosen, rejected = report.samples
     assert (chosen.role, chosen.reward, chosen.prompt, chosen.answer) == ("chosen", 1.0, "prompt 2/2", "85")
@@ -131,6 +132,47 @@ async def test_every_task_has_its_own_numbers_and_the_step_has_their_mean(model:
     for name in ("entropy", "kl_reference", "mismatch_kl"):
         low, high = sorted(numbers[task][name] for task in numbers)
         assert low <= report.metrics[name] <= high
+
+
+async def test_the_gradient_norm_of_a_task_is_that_of_its_loss_alone(model: Path, redis: Redis, tmp_path: Path) -> None:
+    """Whatever else is in the step, and however it is cut: told by runs in which the other tasks lost their groups."""
+    tasks = [{"name": name, "data": "unused", "reward": {"type": "math"}} for name in ("math", "chat", "idle")]
+    optimizer = {"lr": 1e-3, "eps": 1e-4, "grad_clip": 1e-3}
+
+    async def step_of(name: str, *kept: str, micro_batch_tokens: int = 40, by_task: bool = True) -> StepReport:
+        spec = spec_of(
+            model,
+            tasks=tasks,
+            steps=1,
+            prompts_per_step=9,
+            optimizer={**optimizer, "grad_norm_by_task": by_task},
+            algorithm={"name": "grpo", "beta": 0.1},
+        )
+        groups = groups_of(spec, [0])
+        for one in groups:
+            if one.group.task.task not in kept:
+                one.CopyFrom(ScoredGroup(group={"task": one.group.task}, dropped_cause="poison"))
+        async with learner_world(redis, tmp_path / name, micro_batch_tokens=micro_batch_tokens) as world:
+            (report,) = steps_of(await world.train_on(spec, groups))
+            found[name] = load(weights(world, 1))
+        return report
+
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    alone = {name: (await step_of(name, name)).metrics["grad_norm"] for name in ("math", "chat")}
+    both = await step_of("both", "math", "chat")
+    whole = await step_of("whole", "math", "chat", micro_batch_tokens=100_000)
+    together = await step_of("together", "math", "chat", by_task=False)
+
+    for report in (both, whole):
+        norms = {task.task: task.metrics.get("grad_norm") for task in report.tasks}
+        assert norms == {**{name: pytest.approx(norm, rel=1e-4) for name, norm in alone.items()}, "idle": None}
+    assert abs(alone["math"] - alone["chat"]) < both.metrics["grad_norm"] < alone["math"] + alone["chat"]
+
+    # And the step is the same as without that knowledge
+    assert all("grad_norm" not in task.metrics for task in together.tasks)
+    assert both.metrics["grad_norm"] == pytest.approx(together.metrics["grad_norm"], rel=1e-4)
+    for name, tensor in found["together"].items():
+        torch.testing.assert_close(found["both"][name], tensor, rtol=1e-3, atol=1e-5)
 
 
 async def test_what_a_verifier_could_not_read_trains_with_the_score_that_it_was_given(

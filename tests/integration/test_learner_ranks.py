@@ -76,6 +76,14 @@ async def test_two_ranks_train_as_one_does(model: Path, redis: Redis, redis_url:
             optimizer={"lr": 1e-5, "eps": 1e-4},
         ),
         "dpo": spec_of(model, steps=20, prompts_per_step=6, sync={"period": 5}, optimizer=optimizer),
+        "mixed": spec_of(
+            model,
+            tasks=[{"name": name, "data": "unused", "reward": {"type": "math"}} for name in ("math", "chat")],
+            steps=20,
+            prompts_per_step=5,
+            sync={"period": 5},
+            optimizer=optimizer,
+        ),
         "grpo": spec_of(
             tied,
             model={"path": str(tied), "activation_checkpointing": True},
