@@ -21,9 +21,7 @@ from services.coordinator.store import RunStore
 from syncline.v1.learner_service_pb2 import SampleRecord, StepReport, TaskReport
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
-from tests.integration.test_rest_api import project, serving, spec
-
-__all__ = ["project"]
+from tests.integration.rest_world import serving, spec
 
 
 @pytest.fixture

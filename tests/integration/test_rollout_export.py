@@ -22,7 +22,7 @@ from syncline.rollout_rows import RolloutRow
 from syncline.state import RunEvent
 from syncline.storage import FolderStorage
 from tests.integration.coordinator_thread import Coordinator
-from tests.integration.test_rest_api import SEED_MODEL
+from tests.integration.rest_world import SEED_MODEL
 
 DONE = (RunEvent.START, RunEvent.TRAIN, RunEvent.SUCCEED)
 # "12+34=" and "46" as the quickstart's tokenizer writes them; see the fixture that checks it.

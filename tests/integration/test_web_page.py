@@ -1,17 +1,13 @@
-"""The web page: its files over HTTP, and itself in a real browser over a real coordinator and a real stack."""
+"""The web page in a real browser, over a real coordinator and a real stack."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from services.coordinator.api import page
 from services.coordinator.reports import step_row
 from services.coordinator.rollout_file import Origin
 from syncline.algo.schedule import Change, Schedule
@@ -19,69 +15,10 @@ from syncline.errors import FieldProblem
 from syncline.state import RunEvent
 from syncline.v1.learner_service_pb2 import StepReport, TaskReport
 from tests.e2e.local_stack import QUICKSTART, LocalStack, small_spec
-from tests.integration import chromium
 from tests.integration.chromium import Chromium
 from tests.integration.coordinator_thread import Coordinator
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
-
-UI = Path("services/coordinator/ui")
-SVG_NAMESPACE = "http://www.w3.org/2000/svg"
-
-
-@pytest.fixture
-def coordinate(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Coordinator]]:
-    """Starts coordinators, and stops them after the test."""
-    started: list[Coordinator] = []
-
-    def start(**options: Any) -> Coordinator:
-        started.append(Coordinator(tmp_path, redis_url, **options))
-        return started[-1]
-
-    yield start
-    for coordinator in started:
-        coordinator.close()
-
-
-# -- the files ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def http(coordinate: Callable[..., Coordinator]) -> Iterator[httpx.Client]:
-    """A client of a coordinator that asks for a token, which the client does not have."""
-    with httpx.Client(base_url=coordinate(token="secret").url) as client:
-        yield client
-
-
-def test_every_file_of_the_page_is_open_and_carries_the_policy(http: httpx.Client) -> None:
-    assert {"/", "/ui/index.html", "/ui/app.js", "/ui/style.css"} < page.PATHS
-    assert {f"/ui/{file.name}" for file in UI.iterdir()} < page.PATHS
-    for path in page.PATHS:
-        answer = http.get(path)
-        assert answer.status_code == 200, path
-        policy = answer.headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'; script-src 'self';")
-        assert "unsafe" not in policy
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["cache-control"] == "no-cache"
-        assert "set-cookie" not in answer.headers
-        kind = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}.get(path.rpartition(".")[2])
-        assert answer.headers["content-type"].startswith(kind or "text/html")
-
-
-def test_an_unchanged_file_is_not_sent_again(http: httpx.Client) -> None:
-    etag = http.get("/ui/app.js").headers["etag"]
-    again = http.get("/ui/app.js", headers={"If-None-Match": etag})
-    assert (again.status_code, again.content) == (304, b"")
-    assert http.get("/ui/app.js", headers={"If-None-Match": '"another"'}).status_code == 200
-    assert http.head("/").status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/ui", "/ui/", "/ui/nothing.js", "/ui/%2e%2e/app.py", "/ui/..%2fapp.py", "/v1/runs"])
-def test_nothing_else_is_open(http: httpx.Client, path: str) -> None:
-    assert http.get(path).status_code == 401
-    allowed = http.get(path, headers={"Authorization": "Bearer secret"})
-    assert allowed.status_code == (200 if path == "/v1/runs" else 404)
 
 
 def test_the_docs_are_drawn_from_our_own_files_and_ask_for_no_token(
@@ -94,53 +31,6 @@ def test_the_docs_are_drawn_from_our_own_files_and_ask_for_no_token(
     assert "Updates between two syncs of the generators" in browser.text()
     assert all(url.startswith(coordinator.url) for url in browser.requested)
     assert browser.complaints == []
-
-
-def test_a_page_of_another_site_cannot_act(coordinate: Callable[..., Coordinator]) -> None:
-    coordinator = coordinate()
-    run = coordinator.run()
-    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
-        answer = httpx.post(f"{coordinator.url}/v1/runs/{run.id}:cancel", headers={"Sec-Fetch-Site": site})
-        assert answer.status_code == status
-        assert (run.state == "cancelled") == (status == 200)
-
-
-def test_the_page_names_no_other_host_and_writes_no_markup() -> None:
-    markup = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\(|new Function")
-    for file in sorted(UI.iterdir()):
-        text = file.read_text(encoding="ascii")
-        assert "//" not in re.sub(r"^\s*//.*|\s// .*|/\*.*?\*/", "", text.replace(SVG_NAMESPACE, ""), flags=re.M | re.S)
-        assert not markup.search(text), file
-    html = (UI / "index.html").read_text()
-    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]* src=)", html)
-
-
-# -- the page in a browser ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chromium_process() -> Iterator[Chromium]:
-    """A headless Chromium. Where there is none these tests are skipped, but not in CI."""
-    program = chromium.find()
-    if program is None:
-        missing = (
-            "the web page needs a browser to be tested: no Chromium is installed (Debian: apt-get install chromium)"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    browser = Chromium(program)
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def browser(chromium_process: Chromium) -> Iterator[Chromium]:
-    """The browser with an empty tab. A test that made its console or its policy complain has failed."""
-    yield chromium_process
-    complaints = list(chromium_process.complaints)
-    chromium_process.open("about:blank")
-    assert complaints == []
 
 
 def button(text: str) -> str:
@@ -423,9 +313,6 @@ def test_the_page_plans_as_the_coordinator_does(
     windows = browser.ask(asked)
     planned = [window["version"] for window in windows for _ in range(window["start"], window["stop"])]
     assert planned == [schedule.version_for_step(step) for step in range(25)]
-
-
-# -- a real run --------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(400)

@@ -9,6 +9,7 @@ import { Answers } from "./answers.js";
 import { ApiError, Series, follow, get, post } from "./api.js";
 import { CurveSet } from "./curveset.js";
 import { h, setAttribute, setText } from "./dom.js";
+import { Facts } from "./facts.js";
 import { FleetView } from "./fleet.js";
 import { Knob } from "./knob.js";
 import { EventLog } from "./log.js";
@@ -16,20 +17,7 @@ import { confirm } from "./page.js";
 import { Samples } from "./samples.js";
 import { evaluationTable, stepTable } from "./tables.js";
 import { Timeline } from "./timeline.js";
-import {
-  TERMINAL,
-  algorithmOf,
-  clock,
-  counted,
-  curveNote,
-  decimal,
-  doing,
-  duration,
-  rolloutsOf,
-  syncOf,
-  warning,
-  whole,
-} from "./words.js";
+import { TERMINAL, curveNote, doing, duration, warning, whole } from "./words.js";
 
 /** @typedef {import("./words.js").Run} Run */
 
@@ -66,7 +54,7 @@ export class RunView {
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Steps made" });
     this.count = h("span", { class: "count" });
     this.eta = h("span", { class: "note" });
-    this.facts = h("dl", { class: "facts-grid" });
+    this.facts = new Facts();
     this.timeline = new Timeline({ id: "timeline", table: "steps" });
     this.knob = new Knob(this.path, () => this.ring());
     this.curves = new CurveSet();
@@ -102,7 +90,7 @@ export class RunView {
       this.warnings,
       this.refusal,
       h("p", { class: "progress" }, this.progress, this.count, this.eta),
-      this.facts,
+      this.facts.element,
       h(
         "section",
         { "aria-labelledby": "schedule-title" },
@@ -228,7 +216,7 @@ export class RunView {
     setText(this.eta, eta === null ? "" : `${duration(eta)} to go`);
     this.knob.element.hidden = this.over || run.rollouts.from !== null;
     this.knob.update(run);
-    this.showFacts(run);
+    this.facts.update(run, this.steps.rows);
     setText(this.curveNote, curveNote(run));
     setText(this.spec, JSON.stringify(run.spec, null, 2));
     const rows = this.steps.rows;
@@ -253,39 +241,6 @@ export class RunView {
     this.evaluationTable.update(this.evaluations.rows.map((row) => ({ ...row, best: best(row) })));
     this.answers.update(this.evaluations.rows);
     this.reader.update(this.samples.rows);
-  }
-
-  /** @param {Run} run */
-  showFacts(run) {
-    const rows = this.steps.rows;
-    const sum = (/** @type {(row: any) => number} */ of) => rows.reduce((total, row) => total + of(row), 0);
-    const began = run.started_at ? Date.parse(run.started_at) : null;
-    const ended = run.finished_at ? Date.parse(run.finished_at) : Date.now();
-    const facts = {
-      Version: whole(run.version),
-      Staleness: whole(run.staleness),
-      "Best version": run.best ? `${run.best.version} (${decimal(run.best.value)} on ${run.best.evaluation})` : "-",
-      "Last reward": decimal(rows.at(-1)?.reward_mean),
-      "Groups trained": whole(sum((row) => row.trained.length)),
-      "Groups dropped": counted(total(rows.map((row) => row.dropped))),
-      "Groups refused": counted(total(rows.map((row) => row.refused))),
-      Tokens: whole(sum((row) => row.tokens)),
-      "Engine mismatch": mismatchOf(run),
-      "Padding waste": decimal(rows.at(-1)?.metrics.padding_waste),
-      Attempts: whole(run.attempts),
-      Algorithm: algorithmOf(run),
-      Sync: syncOf(run),
-      Rollouts: rolloutsOf(run),
-      Started: clock(run.started_at),
-      Elapsed: began === null ? "-" : duration((ended - began) / 1000),
-      "Prompts skipped": counted(run.skipped_prompts),
-      Folder: run.folder,
-    };
-    const terms = Object.entries(facts);
-    if (this.facts.children.length !== terms.length) {
-      this.facts.replaceChildren(...terms.map(([name]) => h("div", {}, h("dt", {}, name), h("dd"))));
-    }
-    terms.forEach(([, value], i) => setText(/** @type {Node} */ (this.facts.children[i].lastChild), value));
   }
 
   async askToCancel() {
@@ -325,24 +280,4 @@ export class RunView {
  */
 function wentBack(before, now) {
   return before.attempts !== now.attempts || before.state !== now.state || before.progress.step > now.progress.step;
-}
-
-/**
- * How far learner and generator are apart on the samples of the newest version that was trained on.
- * @param {Run} run
- */
-function mismatchOf(run) {
-  const [version, value] = Object.entries(run.mismatch_kl).at(-1) ?? ["", null];
-  return value === null ? "-" : `${decimal(value)} nats (version ${version})`;
-}
-
-/**
- * @param {Record<string, number>[]} counts
- * @returns {Record<string, number>}
- */
-function total(counts) {
-  /** @type {Record<string, number>} */
-  const sums = {};
-  for (const one of counts) for (const [name, count] of Object.entries(one)) sums[name] = (sums[name] ?? 0) + count;
-  return sums;
 }
