@@ -52,7 +52,15 @@ class BestVsWorst(Part):
     """No pair when best minus worst is not above this."""
 
 
-PairRule = Annotated[RandomPair | BestVsWorst, Field(discriminator="type")]
+class AllPairs(Part):
+    """Every better response against every worse one; dpo, too, takes them all, and their mean counts as one pair."""
+
+    type: Literal["all"] = "all"
+    min_margin: float = Field(default=0.0, ge=0.0)
+    """No pair of two whose rewards are not more than this apart."""
+
+
+PairRule = Annotated[RandomPair | BestVsWorst | AllPairs, Field(discriminator="type")]
 
 
 class Reference(Part):
@@ -103,14 +111,15 @@ class Task(Part):
     reward: RewardSpec
     pairs: PairRule | None = None
     """null: random for a reward of right or wrong, best_vs_worst for graded ones (the paper's rules). The rule says
-    what counts as better; dpo takes one such pair of a prompt, group_dpo and group_dpo_grpo take all of them."""
+    what counts as better; dpo takes one such pair of a prompt (but with `all` every one), group_dpo and group_dpo_grpo
+    take all of them."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of each batch, relative to the other tasks."""
     max_tokens: MaxTokens | None = None
     """Overrides generation.max_tokens."""
 
     @property
-    def pair_rule(self) -> RandomPair | BestVsWorst:
+    def pair_rule(self) -> RandomPair | BestVsWorst | AllPairs:
         """The rule that holds, the default filled in."""
         if self.pairs is not None:
             return self.pairs

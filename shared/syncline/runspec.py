@@ -96,7 +96,7 @@ class RunSpec(Part):
         for index, task in enumerate(self.tasks):
             if task.pair_rule.type == "random" and task.reward.graded:
                 problem = f"random pairs need a reward of right or wrong, and this {task.reward.type!r} is graded"
-                yield FieldProblem(f"tasks.{index}.pairs.type", problem, "'best_vs_worst'")
+                yield FieldProblem(f"tasks.{index}.pairs.type", problem, "'best_vs_worst' or 'all'")
             if isinstance(task.reward, JudgeSpec) and task.reward.mode == "versus_seed":
                 problem = "versus_seed compares with the seed model's answers, which only evaluations have"
                 yield FieldProblem(f"tasks.{index}.reward.mode", problem, "'pointwise' or 'pairwise'")
@@ -230,12 +230,14 @@ class RunSpec(Part):
 
     def with_period(self, step: int, period: Period) -> RunSpec:
         """The same run with another sync period from the first window at or after `step`; what was said of earlier
-        windows stays.
+        windows stays. The period that it ends with already changes nothing.
 
         Raises InvalidSpec for a period that does not fit the run, and Conflict when no window is left to change.
         """
         if problems := list(self._period_problems("sync.period", period)):
             raise InvalidSpec(problems)
+        if period == (self.sync.changes[-1] if self.sync.changes else self.sync).period:
+            return self
         earlier = tuple(change for change in self.sync.changes if change.step < step)
         sync = self.sync.model_copy(update={"changes": (*earlier, SyncChange(step=step, period=period))})
         changed = self.model_copy(update={"sync": sync})

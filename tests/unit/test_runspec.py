@@ -281,3 +281,12 @@ def test_importing_the_run_spec_loads_nothing_heavy() -> None:
     heavy = {"torch", "vllm", "grpc", "redis", "fastapi", "transformers", "boto3", "huggingface_hub"}
     code = f"import sys, syncline.runspec; found = {heavy!r} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": "shared"})
+
+
+def test_the_period_that_a_run_has_already_is_no_change() -> None:
+    """A client that asks twice, say, must not end a window without an end."""
+    spec = runspec.parse(with_change("sync", {"period": "never"}))
+    assert spec.with_period(3, "never") is spec
+    changed = spec.with_period(3, 2)
+    assert changed.with_period(5, 2) is changed
+    assert [change.period for change in changed.with_period(5, 1).sync.changes] == [2, 1]

@@ -126,6 +126,16 @@ def test_a_change_takes_effect_at_the_next_window() -> None:
     assert [schedule.period_at(step) for step in (19, 20, 27, 28)] == [10, 4, 4, "never"]
 
 
+@given(schedules(), st.integers(0, 200))
+def test_a_change_to_the_period_that_holds_already_changes_nothing(schedule: Schedule, later: int) -> None:
+    """An endless window, say, goes on: no sync comes of it."""
+    step = max((change.step for change in schedule.changes), default=0) + later
+    last = schedule.changes[-1].period if schedule.changes else schedule.period
+    changes = (*schedule.changes, Change(step, last))
+    again = Schedule(period=schedule.period, lag=schedule.lag, steps=schedule.steps, changes=changes)
+    assert [again.window(step) for step in range(again.steps)] == [schedule.window(s) for s in range(schedule.steps)]
+
+
 def test_an_endless_window_ends_where_the_period_changes() -> None:
     schedule = Schedule(period="never", lag=0, steps=30, changes=(Change(12, 5),))
     assert [schedule.version_for_step(step) for step in (0, 11, 12, 16, 17)] == [0, 0, 12, 12, 17]

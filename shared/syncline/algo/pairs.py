@@ -1,7 +1,7 @@
 """Pair rules: which completions of a group are preferred over which (sections 3.1 and 3.2).
 
-A rule answers two questions: one pair of the group (DPO), or every pair (GroupDPO). Where there is none it names the
-cause, so that a run can tell easy prompts from hard ones.
+A rule answers two questions: what DPO takes of a group, one pair as a rule, and every pair (GroupDPO). Where there is
+none it names the cause, so that a run can tell easy prompts from hard ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PairRule(Protocol):
     """What counts as better within a group."""
 
     def one(self, rewards: Sequence[float], rng: Random) -> Pairing:
-        """At most one pair."""
+        """For DPO: at most one pair, but for the rule that takes all."""
 
     def every(self, rewards: Sequence[float]) -> Pairing:
         """All pairs, in the order of their indices."""
@@ -80,7 +80,19 @@ class BestVsWorst:
         return Pairing(pairs) if pairs else Pairing(cause="tied" if max(rewards) == min(rewards) else "below_margin")
 
 
-PAIR_RULES: dict[str, Callable[..., PairRule]] = {"random": RandomPair, "best_vs_worst": BestVsWorst}
+@dataclass(frozen=True, slots=True)
+class AllPairs(BestVsWorst):
+    """Every two rewards that are more than `min_margin` apart, also for DPO: their mean counts as one pair does."""
+
+    def one(self, rewards: Sequence[float], rng: Random) -> Pairing:
+        return self.every(rewards)
+
+
+PAIR_RULES: dict[str, Callable[..., PairRule]] = {
+    "random": RandomPair,
+    "best_vs_worst": BestVsWorst,
+    "all": AllPairs,
+}
 
 
 def build_pair_rule(options: Mapping[str, Any]) -> PairRule:

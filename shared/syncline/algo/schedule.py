@@ -59,6 +59,15 @@ class _Stretch:
     def start_of(self, window: int) -> int:
         return self.start if self.period == "never" else self.start + (window - self.first) * self.period
 
+    def followed_by(self, change: Change) -> _Stretch:
+        """The stretch that begins with the first window at or after the change. One without an end has no next window:
+        the change itself ends it."""
+        if self.period == "never":
+            later = change.step > self.start
+            return _Stretch(start=max(change.step, self.start), period=change.period, first=self.first + later)
+        windows = -(-max(0, change.step - self.start) // self.period)
+        return _Stretch(start=self.start + windows * self.period, period=change.period, first=self.first + windows)
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -87,15 +96,12 @@ class Schedule:
         stretches = [_Stretch(start=0, period=self.period, first=0)]
         for change in self.changes:
             last = stretches[-1]
-            if last.period == "never":
-                # A window without an end has no next window; the change itself ends it.
-                start, first = max(change.step, last.start), last.first + (change.step > last.start)
-            else:
-                windows = -(-max(0, change.step - last.start) // last.period)
-                start, first = last.start + windows * last.period, last.first + windows
-            if start == last.start:
+            if change.period == last.period:
+                continue  # a window without an end goes on
+            following = last.followed_by(change)
+            if following.start == last.start:
                 stretches.pop()  # a later change at the same window replaces the earlier one
-            stretches.append(_Stretch(start=start, period=change.period, first=first))
+            stretches.append(following)
         object.__setattr__(self, "_stretches", tuple(stretches))
 
     def version_for_step(self, step: int) -> int:

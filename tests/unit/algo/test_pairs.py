@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncline.algo.pairs import PAIR_RULES, BestVsWorst, Pair, RandomPair, build_pair_rule
+from syncline.algo.pairs import PAIR_RULES, AllPairs, BestVsWorst, Pair, RandomPair, build_pair_rule
 
 binary_rewards = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=8)
 scores = st.lists(st.floats(-10, 10), min_size=2, max_size=8)
@@ -58,6 +58,12 @@ def test_every_pair_of_graded_rewards_is_further_apart_than_the_margin(rewards: 
     assert bool(pairing.pairs) != bool(pairing.cause)
 
 
+@given(scores, st.floats(0, 5))
+def test_the_rule_of_all_pairs_has_no_one_pair(rewards: list[float], margin: float) -> None:
+    rule = AllPairs(min_margin=margin)
+    assert rule.one(rewards, Random(0)) == rule.every(rewards) == BestVsWorst(min_margin=margin).every(rewards)
+
+
 @given(binary_rewards)
 def test_all_correct_times_all_incorrect_is_the_same_by_either_rule(rewards: list[float]) -> None:
     by_answer, by_margin = RandomPair().every(rewards), BestVsWorst().every(rewards)
@@ -67,4 +73,5 @@ def test_all_correct_times_all_incorrect_is_the_same_by_either_rule(rewards: lis
 
 def test_rules_are_built_from_the_options_of_a_task() -> None:
     assert build_pair_rule({"type": "best_vs_worst", "min_margin": 0.5}) == BestVsWorst(min_margin=0.5)
-    assert set(PAIR_RULES) == {"random", "best_vs_worst"}
+    assert build_pair_rule({"type": "all", "min_margin": 0.5}) == AllPairs(min_margin=0.5)
+    assert set(PAIR_RULES) == {"random", "best_vs_worst", "all"}
