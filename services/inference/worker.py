@@ -181,6 +181,7 @@ async def generate(generator: Generator, held: Held, task: PromptTask, *, member
         samples=_samples(completions, held.version),
         generator=member_id,
         generate_seconds=time.monotonic() - started,
+        manifest_digest=held.manifest_digest,
     )
 
 

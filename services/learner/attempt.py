@@ -101,6 +101,8 @@ class Attempt:
     def reschedule(self, spec: RunSpec) -> None:
         """Follow later sync periods. Raises Conflict for a spec that differs in more, or in steps already begun."""
         run = self._rank.run
+        if self.phase == "loading":  # the step that it goes on from is not known
+            raise Conflict(f"run {self.run_id} is still loading; try again when it trains")
         if run.spec.model_copy(update={"sync": spec.sync}) != spec:
             raise Conflict(f"only the sync schedule of run {self.run_id} can change while it trains")
         old, new = run.spec.schedule(), spec.schedule()
@@ -173,6 +175,7 @@ class Attempt:
             run_id=self.run_id,
             spec=rank.run.spec,
             vocabulary=opened.trainer.policy.vocabulary,
+            published=opened.published,
             lease_s=self._settings.lease_s,
         )
         try:
@@ -182,7 +185,7 @@ class Attempt:
                     opened.history.add(report)
                     await collector.done(step)
                     self._emit(TrainResponse(step=report))
-                    await self._keep(step + 1)
+                    await self._keep(collector, step + 1)
         finally:
             await collector.hand_back()
             if self._crew is not None and self._crew.loss is None:
@@ -213,7 +216,7 @@ class Attempt:
             await self._in_thread(record_step, run, made.planned, step=step)
         return report
 
-    async def _keep(self, version: int) -> None:
+    async def _keep(self, collector: Collector, version: int) -> None:
         """Publish `version` where generators need it, and save the state where the run asks for it.
 
         Published before saved: a state is of use only while generators can get the versions it needs.
@@ -226,6 +229,7 @@ class Attempt:
             started = time.monotonic()
             handle = await self._everywhere(self._rank.publish, version=version)
             seconds = time.monotonic() - started
+            collector.published(handle)
             self._emit(TrainResponse(published=CheckpointPublished(handle=handle, seconds=seconds)))
         if saves:
             await self._everywhere(self._rank.save, step=version)

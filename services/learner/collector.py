@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,6 +25,7 @@ from syncline.insist import insist
 from syncline.redis_client import CONNECTION_ERRORS
 from syncline.runspec import RunSpec
 from syncline.streams import Entry, StreamConsumer
+from syncline.v1.checkpoint_pb2 import CheckpointHandle
 from syncline.v1.rollout_pb2 import ScoredGroup
 
 log = structlog.get_logger()
@@ -47,7 +48,16 @@ class Collected:
 class Collector:
     """The learner's side of `syncline:scored:{run}` for one attempt."""
 
-    def __init__(self, redis: Redis, *, run_id: str, spec: RunSpec, vocabulary: int, lease_s: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        run_id: str,
+        spec: RunSpec,
+        vocabulary: int,
+        published: Iterable[CheckpointHandle],
+        lease_s: float,
+    ) -> None:
         # A name of its own for each attempt: an attempt that was given up can acknowledge nothing of the next one's.
         self._consumer = StreamConsumer(
             redis,
@@ -61,6 +71,7 @@ class Collector:
         self._spec = spec
         self.schedule = spec.schedule()
         """May be replaced by one that agrees with it on every step that has been admitted."""
+        self._weights = {handle.version: handle.manifest_digest for handle in published}
         self._tasks = {task.name for task in spec.tasks}
         self._vocabulary = vocabulary
         self._held: dict[str, Entry] = {}
@@ -68,6 +79,10 @@ class Collector:
         self._entries: dict[int, list[Entry]] = defaultdict(list)
         self._refused: Counter[str] = Counter()
         self._trouble = ""
+
+    def published(self, handle: CheckpointHandle) -> None:
+        """Groups by this version may come from now on."""
+        self._weights[handle.version] = handle.manifest_digest
 
     def leased(self) -> AbstractAsyncContextManager[None]:
         """Renew the leases of all that is held while the block runs."""
@@ -129,6 +144,7 @@ class Collector:
             step=step,
             schedule=self.schedule,
             prompts_per_step=self._spec.prompts_per_step,
+            weights=self._weights,
         )
         if cause is None and key.prompt_index in self._groups[key.step]:
             cause = "duplicate"

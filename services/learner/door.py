@@ -7,7 +7,7 @@ services, which no counting can mend, and the attempt fails with the culprit's n
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from syncline.algo.schedule import Schedule
@@ -23,13 +23,24 @@ from syncline.v1.rollout_pb2 import (
 from syncline.wire_names import FINAL_VERDICTS
 
 Refusal = Literal["foreign", "duplicate", "stale"]
-"""foreign: not of this run's training. duplicate: its step is over. stale: not by the scheduled version."""
+"""foreign: not of this run's training. duplicate: its step is over. stale: not by the scheduled version, or not by its
+weights."""
 
 
 def refusal(
-    scored: ScoredGroup, *, run_id: str, step: int, schedule: Schedule, prompts_per_step: int
+    scored: ScoredGroup,
+    *,
+    run_id: str,
+    step: int,
+    schedule: Schedule,
+    prompts_per_step: int,
+    weights: Mapping[int, str],
 ) -> Refusal | None:
-    """Why this group may not train while the learner collects `step`; None lets it in."""
+    """Why this group may not train while the learner collects `step`; None lets it in.
+
+    `weights` are the manifests of the versions that this attempt has, by version: one that an earlier attempt published
+    and this one makes anew may have other bytes.
+    """
     task = scored.group.task
     key = task.key
     if key.run_id != run_id or key.evaluation or task.purpose != PURPOSE_TRAINING:
@@ -40,6 +51,8 @@ def refusal(
         return "duplicate"
     version = schedule.version_for_step(key.step)
     if task.version != version or not all(_is_of(sample, version) for sample in scored.group.samples):
+        return "stale"
+    if (digest := scored.group.manifest_digest) and digest != weights.get(version):
         return "stale"
     return None
 

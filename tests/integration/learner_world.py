@@ -121,6 +121,7 @@ class World:
 
     redis: Redis
     learner: Learner
+    address: str
     stub: LearnerServiceStub
     run_dir: Path
     uri: str = ""
@@ -174,7 +175,7 @@ async def learner_world(redis: Redis, run_dir: Path, *, uri: str = "", **setting
         await server.start()
         client = Client(server.address, peer="learner-test")
         try:
-            yield World(redis, learner, client.stub(LearnerServiceStub), run_dir, uri)
+            yield World(redis, learner, server.address, client.stub(LearnerServiceStub), run_dir, uri)
         finally:
             await learner.drain()
             await client.close()

@@ -14,6 +14,7 @@ import torch
 from redis.asyncio import Redis
 from safetensors.torch import load
 
+from syncline.runspec import RunSpec
 from syncline.v1.learner_service_pb2 import StepReport
 from syncline.v1.rollout_pb2 import (
     VERDICT_STATUS_TIMEOUT,
@@ -308,6 +309,33 @@ async def test_a_group_of_another_version_is_refused_and_counted_and_never_train
 
     assert sum(report.refused["stale"] for report in steps_of(events)) == 4
     assert final_digest(events) == undisturbed
+
+
+async def test_a_group_by_other_weights_of_the_same_version_is_refused(
+    model: Path, redis: Redis, tmp_path: Path
+) -> None:
+    """An attempt published them and was lost; the next one makes the version anew, perhaps with another number of
+    ranks, while a judge still has a group by the old weights."""
+    spec = spec_of(model)
+    groups = groups_of(spec, range(4))
+    undisturbed = await digest_of(redis, tmp_path / "a", spec, groups)
+
+    async with learner_world(redis, tmp_path / "b") as world:
+        by_old_weights = scored_group(spec, 2, 1)
+        by_old_weights.group.manifest_digest = "0" * 64
+        by_old_weights.verdicts[0].score = 0.0
+        by_its_weights = groups[1]
+        by_its_weights.group.manifest_digest = await _digest_of_version_0(world, spec)
+        events = await world.train_on(spec, [by_old_weights, *groups])
+
+    assert [dict(report.refused) for report in steps_of(events)] == [{"stale": 1}, {}, {}, {}]
+    assert final_digest(events) == undisturbed
+
+
+async def _digest_of_version_0(world: World, spec: RunSpec) -> str:
+    (loaded,) = await world.train(spec, until=lambda event: event.HasField("loaded"))
+    digest: str = loaded.loaded.published[0].manifest_digest
+    return digest
 
 
 async def test_a_group_that_arrives_twice_trains_once(model: Path, redis: Redis, tmp_path: Path) -> None:

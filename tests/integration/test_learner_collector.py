@@ -49,7 +49,7 @@ class Server:
 
 
 def collector_on(redis: Redis, *, spec: RunSpec = SPEC, lease_s: float = 5.0) -> Collector:
-    return Collector(redis, run_id=RUN, spec=spec, vocabulary=VOCAB_SIZE, lease_s=lease_s)
+    return Collector(redis, run_id=RUN, spec=spec, vocabulary=VOCAB_SIZE, published=(), lease_s=lease_s)
 
 
 async def add(redis: Redis, groups: list[ScoredGroup]) -> None:

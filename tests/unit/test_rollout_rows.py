@@ -54,7 +54,7 @@ def test_a_group_of_any_version_trains_as_version_0_of_its_new_run(group: Scored
     back = trip(group, key=key)
     assert back.group.task.key == key
     schedule = Schedule(period="never", lag=0, steps=10)
-    assert door.refusal(back, run_id="run-b", step=3, schedule=schedule, prompts_per_step=2) is None
+    assert door.refusal(back, run_id="run-b", step=3, schedule=schedule, prompts_per_step=2, weights={}) is None
     door.check(back, tasks={"math"}, vocabulary=2**32)
 
 

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19syncline/v1/rollout.proto\x12\x0bsyncline.v1\"Q\n\x07TaskKey\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x14\n\x0cprompt_index\x18\x03 \x01(\r\x12\x12\n\nevaluation\x18\x04 \x01(\t\"H\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\xc9\x02\n\nPromptTask\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.syncline.v1.TaskKey\x12%\n\x07purpose\x18\x02 \x01(\x0e\x32\x14.syncline.v1.Purpose\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x18\n\x10prompt_token_ids\x18\x04 \x03(\r\x12-\n\x08sampling\x18\x05 \x01(\x0b\x32\x1b.syncline.v1.SamplingParams\x12\r\n\x05seeds\x18\x06 \x03(\x04\x12\x0c\n\x04task\x18\x07 \x01(\t\x12\x13\n\x0breward_json\x18\x08 \x01(\t\x12\x0e\n\x06\x61nswer\x18\t \x01(\t\x12\x13\n\x0bprompt_text\x18\n \x01(\t\x12\x13\n\x0b\x61\x64mitted_at\x18\x0b \x01(\x01\x12\x15\n\rmessages_json\x18\x0c \x01(\t\x12\x14\n\x0cseed_answers\x18\r \x03(\t\"\x9a\x01\n\x06Sample\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x11\n\tlog_probs\x18\x02 \x03(\x02\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.syncline.v1.FinishReason\x12\x0c\n\x04text\x18\x04 \x01(\t\x12*\n\x08versions\x18\x05 \x03(\x0b\x32\x18.syncline.v1.VersionSpan\";\n\x0bVersionSpan\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0c\n\x04stop\x18\x03 \x01(\r\"\x88\x01\n\x0cRolloutGroup\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x17.syncline.v1.PromptTask\x12$\n\x07samples\x18\x02 \x03(\x0b\x32\x13.syncline.v1.Sample\x12\x11\n\tgenerator\x18\x03 \x01(\t\x12\x18\n\x10generate_seconds\x18\x04 \x01(\x01\"\x86\x01\n\x07Verdict\x12*\n\x06status\x18\x01 \x01(\x0e\x32\x1a.syncline.v1.VerdictStatus\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x11\n\traw_score\x18\x05 \x01(\x01\x42\x08\n\x06_score\"v\n\x0bScoredGroup\x12(\n\x05group\x18\x01 \x01(\x0b\x32\x19.syncline.v1.RolloutGroup\x12&\n\x08verdicts\x18\x02 \x03(\x0b\x32\x14.syncline.v1.Verdict\x12\x15\n\rdropped_cause\x18\x03 \x01(\t*P\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PURPOSE_TRAINING\x10\x01\x12\x16\n\x12PURPOSE_EVALUATION\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*\xa5\x01\n\rVerdictStatus\x12\x1e\n\x1aVERDICT_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15VERDICT_STATUS_SCORED\x10\x01\x12\x1d\n\x19VERDICT_STATUS_UNPARSABLE\x10\x02\x12\x1a\n\x16VERDICT_STATUS_TIMEOUT\x10\x03\x12\x1e\n\x1aVERDICT_STATUS_UNAVAILABLE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19syncline/v1/rollout.proto\x12\x0bsyncline.v1\"Q\n\x07TaskKey\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x14\n\x0cprompt_index\x18\x03 \x01(\r\x12\x12\n\nevaluation\x18\x04 \x01(\t\"H\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\xc9\x02\n\nPromptTask\x12!\n\x03key\x18\x01 \x01(\x0b\x32\x14.syncline.v1.TaskKey\x12%\n\x07purpose\x18\x02 \x01(\x0e\x32\x14.syncline.v1.Purpose\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x18\n\x10prompt_token_ids\x18\x04 \x03(\r\x12-\n\x08sampling\x18\x05 \x01(\x0b\x32\x1b.syncline.v1.SamplingParams\x12\r\n\x05seeds\x18\x06 \x03(\x04\x12\x0c\n\x04task\x18\x07 \x01(\t\x12\x13\n\x0breward_json\x18\x08 \x01(\t\x12\x0e\n\x06\x61nswer\x18\t \x01(\t\x12\x13\n\x0bprompt_text\x18\n \x01(\t\x12\x13\n\x0b\x61\x64mitted_at\x18\x0b \x01(\x01\x12\x15\n\rmessages_json\x18\x0c \x01(\t\x12\x14\n\x0cseed_answers\x18\r \x03(\t\"\x9a\x01\n\x06Sample\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x11\n\tlog_probs\x18\x02 \x03(\x02\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.syncline.v1.FinishReason\x12\x0c\n\x04text\x18\x04 \x01(\t\x12*\n\x08versions\x18\x05 \x03(\x0b\x32\x18.syncline.v1.VersionSpan\";\n\x0bVersionSpan\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0c\n\x04stop\x18\x03 \x01(\r\"\xa1\x01\n\x0cRolloutGroup\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x17.syncline.v1.PromptTask\x12$\n\x07samples\x18\x02 \x03(\x0b\x32\x13.syncline.v1.Sample\x12\x11\n\tgenerator\x18\x03 \x01(\t\x12\x18\n\x10generate_seconds\x18\x04 \x01(\x01\x12\x17\n\x0fmanifest_digest\x18\x05 \x01(\t\"\x86\x01\n\x07Verdict\x12*\n\x06status\x18\x01 \x01(\x0e\x32\x1a.syncline.v1.VerdictStatus\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x11\n\traw_score\x18\x05 \x01(\x01\x42\x08\n\x06_score\"v\n\x0bScoredGroup\x12(\n\x05group\x18\x01 \x01(\x0b\x32\x19.syncline.v1.RolloutGroup\x12&\n\x08verdicts\x18\x02 \x03(\x0b\x32\x14.syncline.v1.Verdict\x12\x15\n\rdropped_cause\x18\x03 \x01(\t*P\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x14\n\x10PURPOSE_TRAINING\x10\x01\x12\x16\n\x12PURPOSE_EVALUATION\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*\xa5\x01\n\rVerdictStatus\x12\x1e\n\x1aVERDICT_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15VERDICT_STATUS_SCORED\x10\x01\x12\x1d\n\x19VERDICT_STATUS_UNPARSABLE\x10\x02\x12\x1a\n\x16VERDICT_STATUS_TIMEOUT\x10\x03\x12\x1e\n\x1aVERDICT_STATUS_UNAVAILABLE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'syncline.v1.rollout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURPOSE']._serialized_start=1145
-  _globals['_PURPOSE']._serialized_end=1225
-  _globals['_FINISHREASON']._serialized_start=1227
-  _globals['_FINISHREASON']._serialized_end=1322
-  _globals['_VERDICTSTATUS']._serialized_start=1325
-  _globals['_VERDICTSTATUS']._serialized_end=1490
+  _globals['_PURPOSE']._serialized_start=1170
+  _globals['_PURPOSE']._serialized_end=1250
+  _globals['_FINISHREASON']._serialized_start=1252
+  _globals['_FINISHREASON']._serialized_end=1347
+  _globals['_VERDICTSTATUS']._serialized_start=1350
+  _globals['_VERDICTSTATUS']._serialized_end=1515
   _globals['_TASKKEY']._serialized_start=42
   _globals['_TASKKEY']._serialized_end=123
   _globals['_SAMPLINGPARAMS']._serialized_start=125
@@ -48,9 +48,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONSPAN']._serialized_start=688
   _globals['_VERSIONSPAN']._serialized_end=747
   _globals['_ROLLOUTGROUP']._serialized_start=750
-  _globals['_ROLLOUTGROUP']._serialized_end=886
-  _globals['_VERDICT']._serialized_start=889
-  _globals['_VERDICT']._serialized_end=1023
-  _globals['_SCOREDGROUP']._serialized_start=1025
-  _globals['_SCOREDGROUP']._serialized_end=1143
+  _globals['_ROLLOUTGROUP']._serialized_end=911
+  _globals['_VERDICT']._serialized_start=914
+  _globals['_VERDICT']._serialized_end=1048
+  _globals['_SCOREDGROUP']._serialized_start=1050
+  _globals['_SCOREDGROUP']._serialized_end=1168
 # @@protoc_insertion_point(module_scope)

@@ -115,16 +115,18 @@ class VersionSpan(_message.Message):
     def __init__(self, version: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class RolloutGroup(_message.Message):
-    __slots__ = ("task", "samples", "generator", "generate_seconds")
+    __slots__ = ("task", "samples", "generator", "generate_seconds", "manifest_digest")
     TASK_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     GENERATOR_FIELD_NUMBER: _ClassVar[int]
     GENERATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     task: PromptTask
     samples: _containers.RepeatedCompositeFieldContainer[Sample]
     generator: str
     generate_seconds: float
-    def __init__(self, task: _Optional[_Union[PromptTask, _Mapping]] = ..., samples: _Optional[_Iterable[_Union[Sample, _Mapping]]] = ..., generator: _Optional[str] = ..., generate_seconds: _Optional[float] = ...) -> None: ...
+    manifest_digest: str
+    def __init__(self, task: _Optional[_Union[PromptTask, _Mapping]] = ..., samples: _Optional[_Iterable[_Union[Sample, _Mapping]]] = ..., generator: _Optional[str] = ..., generate_seconds: _Optional[float] = ..., manifest_digest: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("status", "score", "cause", "seconds", "raw_score")
