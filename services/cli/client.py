@@ -86,6 +86,16 @@ class Api:
             raise SynclineError(f"{len(active)} runs are active, so name the one that you mean: {listed}")
         return active[0]
 
+    def only_held(self) -> dict[str, Any]:
+        """The run that `resume` means when none is named: the one that is paused, else the newest, if it can go on."""
+        runs = self.runs()
+        paused = [run for run in runs if run["state"] == "paused"]
+        if paused:
+            return paused[0]
+        if not runs or runs[0]["state"] not in ("failed", "cancelled"):
+            raise SynclineError("no run is paused, and the newest has not failed; name the one that you mean")
+        return runs[0]
+
     def delete(self, run_id: str) -> None:
         """Delete a run that is over, with its folder."""
         self._send("DELETE", f"/v1/runs/{run_id}")

@@ -69,7 +69,7 @@ def _named(place: str, row: Mapping[str, Any], fields: Iterable[str]) -> dict[st
         for kind in ("dropped", "refused", "verdicts")
         for cause, count in row.get(kind, {}).items()
     }
-    metrics = {f"{place}/{name}": float(value) for name, value in row["metrics"].items()}
+    metrics = {f"{place}/{name}": float(value) for name, value in row["metrics"].items() if value is not None}
     return _plain(place, row, fields) | metrics | counts
 
 

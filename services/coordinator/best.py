@@ -1,8 +1,11 @@
-"""The best version of a run so far: found in its evaluations, told to the learner, marked for people."""
+"""The best version of a run so far: found in its evaluations, told to the learner, marked for people.
+
+And the versions that other runs start from, which the learner must know as well."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +31,14 @@ async def update_standings(run: Run) -> None:
         run.emit("best", asdict(now.best))
 
 
+async def lend(run: Run, heirs: Iterable[Run]) -> None:
+    """Keep the versions that other runs start from, however long this one goes on. Raises what storage raises."""
+    paths = {heir.spec.model.path for heir in heirs}
+    there = await asyncio.to_thread(published.versions, run.storage)
+    run.lent = frozenset(version for version in there if run.storage.place_of(published.name_of(version)) in paths)
+    await update_standings(run)
+
+
 def best_version(run: Run) -> dict[str, Any] | None:
     """{version, evaluation, metric, value, folder} of the best version on storage; None before the first result."""
     best = standings.read(run.own).best
@@ -41,8 +52,8 @@ def tidy(run: Run) -> None:
 
     Of a run that succeeded nothing goes on, so no saved state needs a version any more.
     """
-    best = standings.read(run.own).best
-    kept = {0, best.version} if best else {0}
+    now = standings.read(run.own)
+    kept = {0, *now.lent, *((now.best.version,) if now.best else ())}
     prune(
         run.storage,
         [published.name_of(version) for version in published.versions(run.storage)],
@@ -55,11 +66,11 @@ def _standings(run: Run) -> Standings:
     rows, rule = run.series["evaluations"], run.spec.best
     results = {one.name: frozenset(r["version"] for r in rows if r["name"] == one.name) for one in run.spec.evaluation}
     if rule is None:
-        return Standings(results)
+        return Standings(results, lent=run.lent)
     # A resumed run has lost the versions that it makes anew, and with them perhaps what was best for a while.
     there = set(published.versions(run.storage))
     row = findings.best_row([row for row in rows if row["version"] in there], rule)
     value = findings.value_of(row, rule.metric) if row else None
     if row is None or value is None:
-        return Standings(results)
-    return Standings(results, BestVersion(row["version"], rule.evaluation, rule.metric, value))
+        return Standings(results, lent=run.lent)
+    return Standings(results, BestVersion(row["version"], rule.evaluation, rule.metric, value), run.lent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -13,24 +14,28 @@ from syncline.v1.rollout_pb2 import PromptTask, RolloutGroup, ScoredGroup
 
 
 class DeadLetters:
-    """Follows one run's dead-letter stream. Entries stay there for people to look at."""
+    """Follows one run's dead-letter stream for one attempt. Entries stay there for people to look at."""
 
     def __init__(self, redis: Redis, run_id: str) -> None:
         self._redis = redis
         self._stream = keys.dead(run_id)
         self._last_id = ""
 
-    async def dropped_groups(self) -> list[ScoredGroup]:
-        """Groups that were given up since the last call, without samples, with their cause."""
-        dropped = []
+    async def skip(self) -> None:
+        """What was given up until now is of earlier attempts, and is tried anew."""
+        newest: Any = await self._redis.xrevrange(self._stream, count=1)
+        self._last_id = newest[0][0].decode() if newest else ""
+
+    async def replace(self, hand_over: Callable[[ScoredGroup], Awaitable[None]]) -> None:
+        """Hand over a group without samples, with its cause, for each that was given up since; none is lost, and one
+        comes twice, when Redis fails meanwhile."""
         since = f"({self._last_id}" if self._last_id else "-"
         entries: Any = await self._redis.xrange(self._stream, min=since)
         for id, fields in entries:
-            self._last_id = id.decode()
             stream, cause = fields[b"stream"].decode(), fields[b"cause"].decode()
             task = _task(stream, fields[b"p"], cause)
-            dropped.append(ScoredGroup(group=RolloutGroup(task=task), dropped_cause=_short(stream, cause)))
-        return dropped
+            await hand_over(ScoredGroup(group=RolloutGroup(task=task), dropped_cause=_short(stream, cause)))
+            self._last_id = id.decode()
 
 
 def _task(stream: str, payload: bytes, cause: str) -> PromptTask:

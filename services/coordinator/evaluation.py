@@ -42,6 +42,8 @@ class _Pending:
     dropped: dict[int, str]
     """Prompt index -> why there is no score."""
     answered: dict[int, AnsweredPrompt] = field(default_factory=dict)
+    sent: bool = False
+    """Whether Redis has all that is missing, as far as is known."""
     started_at: float = field(default_factory=time.time)
 
     @property
@@ -50,7 +52,7 @@ class _Pending:
 
 
 class Evaluator:
-    """Runs the evaluations of one run."""
+    """Runs the evaluations of one attempt."""
 
     def __init__(
         self,
@@ -60,15 +62,21 @@ class Evaluator:
         run_dir: Path,
         spec: RunSpec,
         prompts: Mapping[str, Sequence[PlannedPrompt]],
+        done: Sequence[Mapping[str, Any]],
         consumer: str,
         lease_s: float,
     ) -> None:
+        """`done` are the rows of evaluations that need not be made again."""
         self._streams = Streams(redis)
         self._run_id = run_id
         self._run_dir = run_dir
         self._spec = spec
         self._prompts = prompts
-        self._done: set[_Key] = set()
+        self._done: set[_Key] = {
+            (row["name"], row["version"])
+            for row in done
+            if row["version"] > 0 or answers.exist(run_dir, row["name"], 0)
+        }
         self._pending: dict[_Key, _Pending] = {}
         self._consumer = StreamConsumer(
             redis,
@@ -92,29 +100,25 @@ class Evaluator:
             if any((evaluation.name, version) not in self._done for evaluation in self._spec.evaluations_at(version))
         )
 
-    def restart(self, *, done: Sequence[Mapping[str, Any]]) -> None:
-        """Forget what is under way; `done` are the rows of evaluations that need not be made again."""
-        self._pending.clear()
-        self._done = {
-            (row["name"], row["version"])
-            for row in done
-            if row["version"] > 0 or answers.exist(self._run_dir, row["name"], 0)
-        }
-
     async def start(self, version: int) -> None:
-        """Send out what is due at a published version and not done yet; later versions of a set wait for version 0."""
+        """Send out what is due at a published version and not done yet; later versions of a set wait for version 0.
+
+        When Redis fails the next call sends all of it again: results that come twice count once.
+        """
         for evaluation in self._spec.evaluations_at(version):
             key = (evaluation.name, version)
-            if key in self._done or key in self._pending or (version > 0 and (evaluation.name, 0) not in self._done):
+            if key in self._done or (version > 0 and (evaluation.name, 0) not in self._done):
                 continue
-            seed = await asyncio.to_thread(self._seed_answers, evaluation.name) if version > 0 else {}
-            self._pending[key] = self._new(evaluation, version, seed)
-            await self._send(self._pending[key])
+            if key not in self._pending:
+                seed = await asyncio.to_thread(self._seed_answers, evaluation.name) if version > 0 else {}
+                self._pending[key] = self._new(evaluation, version, seed)
+            if not self._pending[key].sent:
+                await self._send(self._pending[key])
 
-    async def send_again(self) -> None:
-        """Send what has no result yet once more, after Redis lost it; results that come twice count once."""
+    def lost(self) -> None:
+        """Redis has lost what was sent: `start` sends again what has no result yet."""
         for pending in self._pending.values():
-            await self._send(pending)
+            pending.sent = False
 
     async def collect(self, *, wait_s: float) -> list[dict[str, Any]]:
         """Take in results; returns the evaluations that they complete, as rows for people."""
@@ -166,6 +170,7 @@ class Evaluator:
     async def _send(self, pending: _Pending) -> None:
         payloads = [task.SerializeToString() for task in pending.missing]
         await self._streams.add_all(keys.prompts(self._run_id, pending.version), run_id=self._run_id, payloads=payloads)
+        pending.sent = True
 
     def _seed_answers(self, name: str) -> dict[int, AnsweredPrompt]:
         return {prompt.prompt_index: prompt for prompt in answers.read(self._run_dir, name, 0)}

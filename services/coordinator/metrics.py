@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Counts
 from collections.abc import Iterable
 from typing import Any
@@ -59,10 +60,10 @@ def observe_step(row: dict[str, Any]) -> None:
     STEP_METRIC.clear()  # of an earlier run, with other tasks or another algorithm
     REWARD.clear()
     for name, value in row["metrics"].items():
-        STEP_METRIC.labels("", name).set(value)
+        STEP_METRIC.labels("", name).set(math.nan if value is None else value)
     for task in row["tasks"]:
         for name, value in task["metrics"].items():
-            STEP_METRIC.labels(task["task"], name).set(value)
+            STEP_METRIC.labels(task["task"], name).set(math.nan if value is None else value)
         if task["reward_mean"] is not None:
             REWARD.labels(task["task"]).set(task["reward_mean"])
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +34,14 @@ def read_rows(path: Path, *, field: str, reward: RewardSpec) -> list[Row]:
     if not rows:
         raise _invalid(field, f"{path} holds no rows", "a file with at least one prompt")
     return rows
+
+
+def digest_of(rows: Sequence[Row]) -> str:
+    """SHA-256 of prompts and answers in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.prompt, row.answer]).encode())
+    return digest.hexdigest()
 
 
 def _row(found: DataRow, *, reward: RewardSpec) -> Row | BadRow:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from syncline.algo.schedule import Period
@@ -31,7 +33,7 @@ def step_row(report: StepReport, *, sync_period: Period) -> dict[str, Any]:
         "length_mean": _mean(tasks, "length_mean", weight="samples"),
         "wait_seconds": report.wait_seconds,
         "update_seconds": report.update_seconds,
-        "metrics": dict(report.metrics),
+        "metrics": _numbers(report.metrics),
         "tasks": tasks,
         "finished_at": time.time(),
     }
@@ -71,8 +73,13 @@ def _task_row(task: TaskReport, *, staleness: int) -> dict[str, Any]:
         "pairs": task.pairs,
         "tokens": task.tokens,
         "length_mean": task.length_mean if task.HasField("length_mean") else None,
-        "metrics": dict(task.metrics),
+        "metrics": _numbers(task.metrics),
     }
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no infinity and no NaN; what is neither measured nor finite is null."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _mean(tasks: list[dict[str, Any]], field: str, *, weight: str) -> float | None:

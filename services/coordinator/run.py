@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class RunRecord(BaseModel):
     attempts: int = 0
     skipped_prompts: dict[str, int] = {}
     """Prompts too long for the model, by task."""
+    data: dict[str, str] = {}
+    """SHA-256 of the prompts and answers in each file of the spec, by field."""
     rollouts: Origin | None = None
     """The file that the run trains on; None where generators make its rollouts."""
     phase_seconds: dict[str, float] = {}
@@ -77,6 +79,8 @@ class Run:
         self.record = record
         self.waits_for: Run | None = None
         """The run that has the fleet while this one is pending."""
+        self.lent: frozenset[int] = frozenset()
+        """Versions that other runs start from, as far as they may still ask for them."""
         self.series: dict[Series, list[Row]] = {name: series.read(series.file_of(folder, name)) for name in SERIES}
         self.changed = Bell()
 
@@ -108,9 +112,12 @@ class Run:
 
     def change_period(self, spec: RunSpec) -> None:
         """Record what `RunSpec.with_period` made of the spec, so that a resumed run follows the same schedule."""
+        if spec == self.spec:
+            return
         self.record.spec = spec
         self.save()
-        self.emit("period", {"from_step": spec.schedule().last_start, "period": spec.sync.changes[-1].period})
+        last = spec.sync.changes[-1]
+        self.emit("period", {"from_step": max(last.step, spec.schedule().last_start), "period": last.period})
 
     def apply(self, event: RunEvent, reason: str = "") -> None:
         """Move the state machine, save, and tell followers.
@@ -203,10 +210,17 @@ class Run:
         self.changed.ring()
 
     def rewind(self, step: int) -> None:
-        """Forget what happened from `step` on: an attempt that goes on from a saved state repeats it."""
-        repeated: tuple[Series, ...] = ("steps", "samples", "evaluations")
-        for name in repeated:
-            kept = [row for row in self.series[name] if row.get("step", row.get("version", 0) - 1) < step]
+        """Forget what came of `step` and later ones: an attempt that goes on from a saved state makes it again.
+
+        What happened all the same stays: events, syncs, seconds.
+        """
+        steps_behind: dict[Series, Callable[[Row], int]] = {
+            "steps": lambda row: row["step"] + 1,
+            "samples": lambda row: row["step"] + 1,
+            "evaluations": lambda row: row["version"],
+        }
+        for name, needed in steps_behind.items():
+            kept = [row for row in self.series[name] if needed(row) <= step]
             if len(kept) < len(self.series[name]):
                 series.rewrite(series.file_of(self.folder, name), kept)
                 self.series[name] = kept

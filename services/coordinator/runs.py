@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 import structlog
@@ -18,27 +17,26 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.coordinator import endpoints
-from services.coordinator.controller import RunController
+from services.coordinator.active import ActiveRun
+from services.coordinator.attempt import Attempt
+from services.coordinator.best import lend
 from services.coordinator.fleet import Fleet
-from services.coordinator.reward_check import UNCHECKED, Checked, check_rewards
+from services.coordinator.preparation import Preparation
+from services.coordinator.reward_check import Checked
 from services.coordinator.run import Run
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.store import RunStore
-from services.coordinator.submission import Prepared, prepare
-from services.coordinator.summary import checkpoint_place, write_summary
+from services.coordinator.submission import Prepared
+from services.coordinator.summary import write_summary
 from syncline import runspec
 from syncline.algo.schedule import Period
-from syncline.backoff import Backoff
-from syncline.cache import Cache
-from syncline.errors import Conflict, InvalidSpec, RunFailed, StorageError, StoreUnreachable, SynclineError
+from syncline.errors import Conflict, StorageError
 from syncline.ids import new_run_id
 from syncline.redis_client import CONNECTION_ERRORS
 from syncline.state import RunEvent, RunState
 from syncline.streams import Streams
 
 log = structlog.get_logger()
-_WHILE_THE_STORE_IS_AWAY = Backoff(first_s=2.0, longest_s=30.0)
-_LOOK_AGAIN_S = 0.5
 
 
 class Runs:
@@ -49,12 +47,10 @@ class Runs:
         self._redis = redis
         self._fleet = fleet
         self._settings = settings
-        self._cache = Cache(settings.cache_root)
-        self._prepared: dict[str, Prepared] = {}
-        self._checked: set[str] = set()
-        """Runs whose rewards a reward service has checked in this life of the process."""
-        self._active: tuple[Run, asyncio.Task[None]] | None = None
-        self._controller: RunController | None = None
+        self._preparation = Preparation(store, fleet=fleet, settings=settings)
+        self._prepared: dict[str, tuple[Prepared, Checked]] = {}
+        """What was found at submission, of runs that wait."""
+        self._active: ActiveRun | None = None
         self._queued = asyncio.Event()
 
     async def submit(self, body: Any, *, idempotency_key: str = "") -> Run:
@@ -67,8 +63,8 @@ class Runs:
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         if (known := self._known(idempotency_key, digest)) is not None:
             return known
-        prepared = await self._prepare(spec)
-        checked = await self._check(prepared)
+        prepared = await self._preparation.prepare(spec)
+        checked = await self._preparation.check(prepared)
         warnings = [
             *prepared.spec.warnings(),
             *checked.warnings,
@@ -80,15 +76,16 @@ class Runs:
         run = self.store.create(
             new_run_id(prepared.spec.name),
             prepared.spec,
+            data=prepared.digests,
             rollouts=prepared.rollouts.origin if prepared.rollouts else None,
             idempotency_key=idempotency_key,
             body_digest=digest,
         )
         if warnings:
             run.warn(warnings)
-        self._prepared[run.id] = prepared
-        if checked.complete:
-            self._checked.add(run.id)
+        self._prepared[run.id] = (prepared, checked)
+        if self._active is not None and run in (heirs := self.store.heirs(self._active.run)):
+            await lend(self._active.run, heirs)
         self._tell_queue()
         self._queued.set()
         log.info("run_submitted", run_id=run.id, warnings=len(warnings))
@@ -106,8 +103,8 @@ class Runs:
         if run.state is RunState.CANCELLED:
             return run
         run.apply(RunEvent.CANCEL, reason)
-        if self._active is not None and self._active[0] is run:
-            self._active[1].cancel()
+        if self._active is not None and self._active.run is run:
+            self._active.stop()
         else:
             write_summary(run)
         return run
@@ -120,12 +117,11 @@ class Runs:
         run = self.store.get(run_id)
         if not run.state.terminal:
             raise Conflict(f"run {run.id} is {run.state.value}; cancel it first")
-        if self._active is not None and self._active[0] is run:
+        if self._active is not None and self._active.run is run:
             raise Conflict(f"run {run.id} is just ending; try again in a moment")
-        places = (str(run.folder.resolve()), run.storage.uri)
-        for other in self.store.all():
-            if not other.state.terminal and other.spec.model.path.startswith(places):
-                raise Conflict(f"run {other.id} is {other.state.value} and starts from a checkpoint of run {run.id}")
+        for heir in self.store.heirs(run):
+            state = heir.state.value
+            raise Conflict(f"run {heir.id} is {state} and starts from a checkpoint of run {run.id}; delete it first")
         self.store.delete(run)
 
     async def change_period(self, run_id: str, period: Period) -> Run:
@@ -136,14 +132,14 @@ class Runs:
         if run.state is RunState.PENDING:
             run.change_period(run.spec.with_period(run.record.step, period))
             return run
-        await self._controller_of(run).change_period(period)
+        await self._attempt_of(run).change_period(period)
         return run
 
     async def pause(self, run_id: str) -> Run:
-        """Hold a run; one that is paused already stays so."""
+        """Hold a run; one that is held already stays so."""
         run = self.store.get(run_id)
-        if run.state is not RunState.PAUSED:
-            await self._controller_of(run).pause()
+        if run.state.terminal or not run.record.paused:
+            await self._attempt_of(run).pause()
         return run
 
     async def resume(self, run_id: str) -> Run:
@@ -153,16 +149,20 @@ class Runs:
             run.apply(RunEvent.RESUME, "going on from the saved state")
             self._tell_queue()
             self._queued.set()
-        elif run.state is RunState.STARTING and run.record.paused:  # its attempt was lost in the pause
+        elif (
+            run.state in (RunState.STARTING, RunState.STALLED) and run.record.paused
+        ):  # its attempt was lost in the pause
             run.forget_pause()
         elif run.state is not RunState.RUNNING:
-            await self._controller_of(run).resume()
+            await self._attempt_of(run).resume()
         return run
 
-    def _controller_of(self, run: Run) -> RunController:
-        if self._controller is None or self._controller.run is not run:
+    def _attempt_of(self, run: Run) -> Attempt:
+        controller = self._active.controller if self._active is not None and self._active.run is run else None
+        attempt = controller.attempt if controller is not None else None
+        if attempt is None:
             raise Conflict(f"run {run.id} is {run.state.value}; only a run that is at work can be steered")
-        return self._controller
+        return attempt
 
     async def run(self) -> None:
         """Drive queued runs, one after the other, until cancelled."""
@@ -179,7 +179,7 @@ class Runs:
     def _tell_queue(self) -> None:
         """Tell the runs that are pending for which one they wait."""
         waiting = [run for run in self.store.all() if not run.state.terminal]
-        ahead = self._active[0] if self._active is not None else waiting[0]
+        ahead = self._active.run if self._active is not None else waiting[0]
         for run in waiting:
             if run is not ahead and run.state is RunState.PENDING and run.waits_for is not ahead:
                 run.waits_for = ahead
@@ -194,89 +194,25 @@ class Runs:
                 await streams.close_run(run_id)
 
     async def _drive(self, run: Run) -> None:
+        prepared, checked = self._prepared.pop(run.id, (None, None))
         structlog.contextvars.bind_contextvars(run_id=run.id)
-        task = asyncio.create_task(self._drive_prepared(run), name=f"drive:{run.id}")
-        self._active = (run, task)
+        self._active = ActiveRun(
+            run,
+            prepared=prepared,
+            checked=checked is not None and checked.complete,
+            preparation=self._preparation,
+            store=self.store,
+            redis=self._redis,
+            fleet=self._fleet,
+            settings=self._settings,
+        )
         self._tell_queue()
         try:
-            await asyncio.wait({task})
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("run_controller_failed", exc_info=error)
-                if not run.state.terminal:
-                    run.apply(RunEvent.FAIL, f"the coordinator failed ({type(error).__name__}); see its log")
-                write_summary(run)
+            await self._active.make()
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self._active = self._controller = None
-            self._prepared.pop(run.id, None)
-            self._checked.discard(run.id)
+            self._active = None
             structlog.contextvars.unbind_contextvars("run_id")
             log.info("run_left", run_id=run.id, state=run.state, reason=run.record.reason)
-
-    async def _drive_prepared(self, run: Run) -> None:
-        try:
-            prepared = self._prepared.get(run.id)
-            if prepared is None or not prepared.seed.folder.is_dir():  # a copy may have gone while the run waited
-                prepared = await self._prepare_again(run)
-            if prepared.rollouts is not None and prepared.rollouts.origin != run.record.rollouts:
-                raise RunFailed(f"{prepared.rollouts.origin.path} is not the file that was submitted; submit a new run")
-        except SynclineError as error:  # the files may have changed since the submission
-            run.apply(RunEvent.FAIL, error.message)
-            write_summary(run)
-            return
-        self._controller = RunController(run, prepared, redis=self._redis, fleet=self._fleet, settings=self._settings)
-        checking = None if run.id in self._checked else asyncio.create_task(self._check_when_possible(run, prepared))
-        try:
-            await self._controller.drive()
-        finally:
-            if checking is not None:
-                checking.cancel()
-                await asyncio.gather(checking, return_exceptions=True)
-
-    async def _prepare_again(self, run: Run) -> Prepared:
-        """What was prepared in another life of this process. A store that is away is asked again for a while: a run
-        must not fail because both were started anew at the same time."""
-        for pause_s in islice(_WHILE_THE_STORE_IS_AWAY.pauses(), self._settings.max_attempts - 1):
-            try:
-                return await self._prepare(run.spec)
-            except StoreUnreachable as error:
-                run.say(error.message)
-                await asyncio.sleep(pause_s)
-        return await self._prepare(run.spec)
-
-    async def _prepare(self, spec: runspec.RunSpec) -> Prepared:
-        live = self._fleet.roles["reward"]
-        offered = frozenset(name for member in live for name in member.status.get("rewards", ())) if live else None
-        prepared = await asyncio.to_thread(
-            prepare,
-            spec,
-            self._settings,
-            cache=self._cache,
-            rewards=offered,
-            find_checkpoint=lambda run_id, which: checkpoint_place(self.store.get(run_id), which),
-        )
-        return prepared
-
-    async def _check(self, prepared: Prepared) -> Checked:
-        return await check_rewards(prepared.spec, self._fleet.roles["reward"], rows=prepared.rows_by_field)
-
-    async def _check_when_possible(self, run: Run, prepared: Prepared) -> None:
-        """What no reward service could check at submission is checked when one is there, and fails the run then."""
-        try:
-            checked = await self._check(prepared)
-            while not checked.complete:
-                await asyncio.sleep(_LOOK_AGAIN_S)
-                checked = await self._check(prepared)
-        except InvalidSpec as error:
-            run.apply(RunEvent.FAIL, error.message)
-            assert self._active is not None
-            self._active[1].cancel()
-            return
-        self._checked.add(run.id)
-        run.withdraw(UNCHECKED.path)
-        if checked.warnings:
-            run.warn(checked.warnings)
 
     def count(self) -> Counter[RunState]:
         """Runs by state."""

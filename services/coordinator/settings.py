@@ -29,7 +29,7 @@ class CoordinatorSettings(ServiceSettings):
     stall_after_s: float = 60.0
     """Seconds without progress after which a run is reported as stalled."""
     max_attempts: int = 5
-    """Attempts without a single new step after which a run fails."""
+    """Attempts in a row that get no further than those before, after which a run fails."""
     kubernetes_namespace: str = ""
     """Namespace whose pods are watched; empty asks nothing of Kubernetes."""
     kubernetes_selector: str = ""

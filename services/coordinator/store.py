@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -53,6 +53,7 @@ class RunStore:
         run_id: str,
         spec: RunSpec,
         *,
+        data: Mapping[str, str] | None = None,
         rollouts: Origin | None = None,
         idempotency_key: str = "",
         body_digest: str = "",
@@ -65,6 +66,7 @@ class RunStore:
             created_at=time.time(),
             idempotency_key=idempotency_key,
             body_digest=body_digest,
+            data=dict(data or {}),
             rollouts=rollouts,
         )
         try:
@@ -98,6 +100,15 @@ class RunStore:
 
     def all(self) -> Sequence[Run]:
         return list(self._runs.values())
+
+    def heirs(self, run: Run) -> list[Run]:
+        """Runs that start from a checkpoint of this one, and may ask for it again: those that failed can be resumed."""
+        places = (str(run.folder.resolve()), run.storage.uri)
+        return [
+            other
+            for other in self._runs.values()
+            if other.state is not RunState.SUCCEEDED and other.spec.model.path.startswith(places)
+        ]
 
     def by_idempotency_key(self, key: str) -> Run | None:
         return next((run for run in self._runs.values() if key and run.record.idempotency_key == key), None)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from services.coordinator import locations, seed_model
 from services.coordinator.locations import FindCheckpoint, data_file
-from services.coordinator.prompt_file import Row, read_rows
+from services.coordinator.prompt_file import Row, digest_of, read_rows
 from services.coordinator.prompts import check_room
 from services.coordinator.reward_check import not_offered
 from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
@@ -40,6 +40,11 @@ class Prepared:
     """The file that the run trains on, if it does."""
     evaluation_rows: Mapping[str, Sequence[Row]]
     """By evaluation name."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of what each file holds, by the field of the spec that names it: a resumed run must find the same."""
+        return {f"{field}.data": digest_of(rows) for field, rows in self.rows_by_field.items() if rows}
 
     @property
     def rows_by_field(self) -> dict[str, Sequence[Row]]:

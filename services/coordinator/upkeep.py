@@ -32,23 +32,27 @@ from syncline.runspec import RunSpec
 from syncline.state import RunEvent, RunState
 from syncline.streams import Streams
 from syncline.v1.checkpoint_pb2 import CheckpointHandle
+from syncline.v1.rollout_pb2 import ScoredGroup
 
 _TURN_S = 0.25
 
 
 class Upkeep:
-    """The loop of one run. The controller tells it what the learner says; attempts come and go."""
+    """The loop of one attempt, whose learner has loaded the run. The controller tells it what the learner says."""
 
     def __init__(
         self,
         run: Run,
         *,
+        step: int,
+        handles: Iterable[CheckpointHandle],
         admission: Admission,
         evaluator: Evaluator,
         redis: Redis,
         fleet: Fleet,
         stall_after_s: float,
     ) -> None:
+        """The learner works from `step` on, with versions published that `handles` point to."""
         self._run = run
         self._admission = admission
         self._evaluator = evaluator
@@ -57,23 +61,20 @@ class Upkeep:
         self._fleet = fleet
         self._stall_after_s = stall_after_s
         self._dead_letters = DeadLetters(redis, run.id)
-        self._handles: dict[int, CheckpointHandle] = {}
-        self._learner_step = 0
+        # An earlier attempt may have published beyond the saved state; those steps will be made again.
+        self._handles = {handle.version: handle for handle in handles if handle.version <= step}
+        self._learner_step = step
         self._training_over = False
         self._news = asyncio.Event()  # remembers news that comes while a turn is under way
         self._admitting = asyncio.Lock()
         self._progress_at = time.monotonic()
 
-    # -- news --------------------------------------------------------------------------------------
+    async def begin(self) -> None:
+        """Leave nothing of earlier attempts in the system."""
+        await self._admission.start(self._learner_step)
+        await self._dead_letters.skip()
 
-    async def begin(self, step: int, handles: Iterable[CheckpointHandle]) -> None:
-        """The learner works from `step` on, with these versions published."""
-        self._learner_step = step
-        # An earlier attempt may have published beyond the saved state; those steps will be made again.
-        self._handles = {handle.version: handle for handle in handles if handle.version <= step}
-        self._evaluator.restart(done=self._run.series["evaluations"])
-        await self._admission.start(step)
-        self.progress()
+    # -- news --------------------------------------------------------------------------------------
 
     def published(self, handle: CheckpointHandle) -> None:
         """A version can be loaded from now on."""
@@ -127,15 +128,13 @@ class Upkeep:
     # -- the loop ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Turn until training is over and every evaluation is in. Nothing is done before `begin`."""
-        self._handles, self._training_over = {}, False
+        """Turn until training is over and every evaluation is in."""
         collecting = asyncio.create_task(self._collect_evaluations(), name="evaluations")
         try:
             while not (self._training_over and not self._evaluator.unfinished(self._handles)):
                 self._news.clear()
                 try:
-                    if self._handles:
-                        await self._turn()
+                    await self._turn()
                 except (RedisError, *CONNECTION_ERRORS) as error:
                     self._stall(f"Redis does not answer ({error})")
                 except Unavailable as error:
@@ -155,8 +154,8 @@ class Upkeep:
     async def _turn(self) -> None:
         if await self._admission.lost():
             self._run.emit("message", {"text": "Redis lost its data; admitting again from the learner's step"})
+            self._evaluator.lost()
             await self._admission.start(self._learner_step)
-            await self._evaluator.send_again()
         for version in sorted(self._handles):
             await self._evaluator.start(version)  # before training prompts, so that they are first in the stream
         if not self._training_over and not self._run.record.paused:
@@ -199,13 +198,16 @@ class Upkeep:
 
     async def _replace_dead_letters(self) -> None:
         """What was given up goes on as a dropped group, so that nobody waits for it."""
-        for scored in await self._dead_letters.dropped_groups():
-            self._progress_at = time.monotonic()
+
+        async def hand_over(scored: ScoredGroup) -> None:
             if scored.group.task.key.evaluation:
                 self._evaluator.take_in(scored)
             else:
                 payload = scored.SerializeToString()
                 await self._streams.add(keys.scored(self._run.id), run_id=self._run.id, payload=payload)
+            self._progress_at = time.monotonic()
+
+        await self._dead_letters.replace(hand_over)
 
     def _forget_finished_versions(self, backlog: Mapping[int, int]) -> None:
         """Drop handles that nothing will ask for again: a long s = 1 run must not watch thousands of streams."""

@@ -26,10 +26,10 @@ def versions_in_use(
     """Versions that must not be deleted while the policy is at `version`.
 
     The seed; what the last step trained on and what the next steps train on, references included; what a run would need
-    that goes on from one of the saved states; the best version so far, and of the published ones all whose evaluations
-    are not in yet.
+    that goes on from one of the saved states; the best version so far, what other runs start from, and of the published
+    ones all whose evaluations are not in yet.
     """
     steps = {max(0, version - 1), version, *saved_steps}
     best = {standings.best.version} if standings.best else set()
     awaited = {v for v in published if any(v not in standings.of(e.name) for e in spec.evaluations_at(v))}
-    return {0, version, *best, *awaited, *(v for step in steps for v in sync_versions_at(spec, step))}
+    return {0, version, *best, *standings.lent, *awaited, *(v for step in steps for v in sync_versions_at(spec, step))}

@@ -6,7 +6,7 @@ A peer is always named in what goes wrong: "inference-3f2a at unix:/... did not 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import astuple
 from typing import Any, TypeVar
 
@@ -172,7 +172,7 @@ class Client:
         except grpc.aio.AioRpcError as error:
             raise self._translated(error, timeout_s) from None
 
-    async def stream(self, method: Callable[..., AsyncIterator[Reply]], request: Message) -> AsyncIterator[Reply]:
+    async def stream(self, method: Callable[..., AsyncIterator[Reply]], request: Message) -> AsyncGenerator[Reply]:
         """A server stream; a peer that dies is noticed by keepalive within half a minute."""
         try:
             async for reply in method(request):

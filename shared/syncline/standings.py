@@ -1,8 +1,8 @@
 """What the evaluations of a run have found so far: a small file on the run's storage, `standings.json`.
 
 The coordinator writes it whenever a result comes in; the learner reads it before it deletes old weights. So the best
-version stays, and so does every version whose results are still to come. One file, replaced atomically: a version is
-never without protection between the two.
+version stays, and so does every version whose results are still to come, or that another run starts from. One file,
+replaced atomically: a version is never without protection between the two.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Standings:
     results: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Versions with a result, by evaluation set."""
     best: BestVersion | None = None
+    lent: frozenset[int] = frozenset()
+    """Versions that other runs start from."""
 
     def of(self, evaluation: str) -> frozenset[int]:
         """Versions with a result of one set."""
@@ -44,7 +46,8 @@ def write(storage: Storage, standings: Standings) -> None:
     """Raises StorageError."""
     results = {name: sorted(versions) for name, versions in standings.results.items()}
     best = asdict(standings.best) if standings.best else None
-    storage.write_file(_FILE, (json.dumps({"results": results, "best": best}, indent=1) + "\n").encode())
+    data = {"results": results, "best": best, "lent": sorted(standings.lent)}
+    storage.write_file(_FILE, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def read(storage: Storage) -> Standings:
@@ -52,6 +55,7 @@ def read(storage: Storage) -> Standings:
     try:
         data = json.loads(storage.read_file(_FILE))
         results = {name: frozenset(versions) for name, versions in data["results"].items()}
-        return Standings(results, BestVersion(**data["best"]) if data["best"] else None)
+        best = BestVersion(**data["best"]) if data["best"] else None
+        return Standings(results, best, frozenset(data.get("lent", ())))
     except (NotFound, StorageError, ValueError, KeyError, TypeError):  # then nothing that is to be evaluated is deleted
         return Standings()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from services.coordinator import answers
 from services.coordinator.evaluation import Evaluator
@@ -45,13 +46,14 @@ async def open_run(redis: Redis) -> None:
     await Streams(redis).open_run(RUN)
 
 
-def evaluator(redis: Redis, run_dir: Path, **evaluation: Any) -> Evaluator:
+def evaluator(redis: Redis, run_dir: Path, *, done: Sequence[Mapping[str, Any]] = (), **evaluation: Any) -> Evaluator:
     return Evaluator(
         redis,
         run_id=RUN,
         run_dir=run_dir,
         spec=spec(**evaluation),
         prompts={"chat": PROMPTS},
+        done=done,
         consumer="coordinator",
         lease_s=5,
     )
@@ -137,15 +139,13 @@ async def test_a_new_coordinator_reads_the_seeds_answers_from_the_runs_folder(
     await answer(redis, await tasks_of(redis, 0), seed_says, longer_wins)
     rows = await first.collect(wait_s=5)
     # When another process goes on, with what is on disk
-    second = evaluator(redis, tmp_path, reward=VERSUS_SEED)
-    second.restart(done=rows)
+    second = evaluator(redis, tmp_path, done=rows, reward=VERSUS_SEED)
     await second.start(4)
     assert [list(task.seed_answers) for task in await tasks_of(redis, 4)] == [[f"{n}-0", f"{n}-1"] for n in range(3)]
     # And where the answers are gone, version 0 is asked again
     for file in (tmp_path / "evaluations" / "chat").iterdir():
         file.unlink()
-    third = evaluator(redis, tmp_path, reward=VERSUS_SEED)
-    third.restart(done=rows)
+    third = evaluator(redis, tmp_path, done=rows, reward=VERSUS_SEED)
     assert third.unfinished([0, 4]) == {0, 4}
 
 
@@ -180,13 +180,25 @@ async def test_a_redis_that_lost_its_data_gets_what_is_missing_again_and_every_p
     # When everything is lost but what was taken in
     await redis.flushall()
     await Streams(redis).open_run(RUN)
-    await evaluator_.send_again()
+    evaluator_.lost()
+    await evaluator_.start(0)
     again = await tasks_of(redis, 0)
     assert [task.key.prompt_index for task in again] == [1, 2]
     await answer(redis, [*again, *again], seed_says, lambda *_: 0.0)
     row = await next_row(evaluator_)
     assert (row["prompts"], row["samples"], row["score"]["mean"]) == (3, 6, pytest.approx(1 / 3))
     assert row["pass_at"] == pytest.approx({"1": 1 / 3, "2": 1 / 3})
+
+
+async def test_what_redis_refused_is_sent_at_the_next_turn(redis: Redis, tmp_path: Path, open_run: None) -> None:
+    evaluator_ = evaluator(redis, tmp_path)
+    await redis.config_set("maxmemory", 1)
+    with pytest.raises(RedisError, match="maxmemory"):
+        await evaluator_.start(0)
+    await redis.config_set("maxmemory", 0)
+    for _ in range(2):
+        await evaluator_.start(0)
+    assert [task.key.prompt_index for task in await tasks_of(redis, 0)] == [0, 1, 2]
 
 
 async def test_what_was_answered_is_kept_as_json_lines_that_people_can_read(

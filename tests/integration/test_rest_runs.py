@@ -19,6 +19,7 @@ from syncline.streams import Streams
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish
 from tests.integration.rest_world import says, serving, spec, start_from
+from tests.waiting import until
 
 
 async def test_pages_lead_through_all_runs_newest_first(api: httpx.AsyncClient) -> None:
@@ -80,13 +81,65 @@ async def test_a_run_that_is_over_can_be_deleted_and_no_other(project: Path, red
         heir = (await client.post("/v1/runs", json=spec(model={"path": f"run://{run['id']}/final"}))).json()
         refused = await client.delete(f"/v1/runs/{run['id']}")
         assert f"run {heir['id']} is pending and starts from a checkpoint" in refused.json()["detail"]
+        # Nor while the other one can be resumed
         await client.post(f"/v1/runs/{heir['id']}:cancel")
+        refused = await client.delete(f"/v1/runs/{run['id']}")
+        assert refused.json()["detail"].endswith(f"checkpoint of run {run['id']}; delete it first")
+        assert (await client.delete(f"/v1/runs/{heir['id']}")).status_code == 204
         assert (await client.delete(f"/v1/runs/{run['id']}")).status_code == 204
         assert not Path(run["folder"]).exists()
         assert (await client.get(f"/v1/runs/{run['id']}")).status_code == 404
         assert (await client.delete(f"/v1/runs/{run['id']}")).status_code == 404
-        assert [one.id for one in RunStore(project / "runs").all()] == [heir["id"]]
-        assert runs.store.get(heir["id"]).state.value == "cancelled"
+        assert RunStore(project / "runs").all() == runs.store.all() == []
+
+
+async def test_a_run_that_was_paused_when_its_learner_went_away_can_be_resumed(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs):
+        run = runs.store.get((await api.post("/v1/runs", json=spec())).json()["id"])
+        for event in (RunEvent.START, RunEvent.TRAIN, RunEvent.PAUSE, RunEvent.LOSE_ATTEMPT, RunEvent.STALL):
+            run.apply(event, "waiting for a learner to register")
+        for verb, paused in (("pause", True), ("resume", False)):
+            assert (await api.post(f"/v1/runs/{run.id}:{verb}")).status_code == 200
+            assert (run.state, run.record.paused) == ("stalled", paused)
+
+
+async def test_a_run_whose_prompts_have_changed_goes_on_when_they_are_put_back(project: Path, redis: Redis) -> None:
+    """Another line would shuffle all of them anew: steps would train on prompts that earlier ones had trained on."""
+    prompts = project / "train.jsonl"
+    submitted = prompts.read_text()
+    async with serving(project, redis) as (api, runs):
+        run_id = (await api.post("/v1/runs", json=spec(evaluation=[HELD_OUT]))).json()["id"]
+        await api.post(f"/v1/runs/{run_id}:cancel")
+    # Given another life of the coordinator, which reads them anew
+    async with serving(project, redis) as (api, runs):
+        run = runs.store.get(run_id)
+        driving = asyncio.create_task(runs.run())
+        prompts.write_text(submitted + '{"prompt": "1+1=", "answer": "2"}\n')
+        await api.post(f"/v1/runs/{run.id}:resume")
+        await until(lambda: run.state == "failed", what="the run to be refused")
+        assert run.reason.startswith("tasks.0.data and evaluation.0.data no longer hold the rows that were submitted")
+        prompts.write_text(submitted)
+        await api.post(f"/v1/runs/{run.id}:resume")
+        await until(lambda: run.reason == "waiting for a learner to register", what="the run to look for a learner")
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
+
+
+async def test_versions_that_another_run_starts_from_are_told_to_the_learner(project: Path, redis: Redis) -> None:
+    async with serving(project, redis) as (api, runs):
+        run = runs.store.get((await api.post("/v1/runs", json=spec())).json()["id"])
+        for version in (0, 2, 3):
+            publish(run.folder, project / "model", version=version, run_id=run.id, probe=[0.0] * 9)
+        await api.post(f"/v1/runs/{run.id}:cancel")
+        heir = (await start_from(api, f"{run.id}/v2")).json()
+        await api.post(f"/v1/runs/{heir['id']}:cancel")
+        # When the older run goes on
+        driving = asyncio.create_task(runs.run())
+        await api.post(f"/v1/runs/{run.id}:resume")
+        await until(lambda: standings.read(FolderStorage(run.folder)).lent, what="the learner to be told")
+        assert standings.read(FolderStorage(run.folder)).lent == {2}
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
 
 
 async def test_a_period_that_does_not_fit_a_waiting_run_is_refused_and_a_new_coordinator_reads_the_record(

@@ -122,8 +122,9 @@ def set_period(
     """Change the sync period of a run, from its next window on."""
     api = api_at(server, token)
     found = api.change_period(run_id or api.only_active()["id"], int(period) if period.isdecimal() else period)
-    last = found["spec"]["sync"]["changes"][-1]
-    text = f"{found['id']}: period {last['period']} from the window that starts at step {last['step']} or after"
+    text = f"{found['id']}: period {period}"
+    if changes := found["spec"]["sync"].get("changes"):
+        text += f" from the window that starts at step {changes[-1]['step']} or after"
     print_json(found) if output is Format.JSON else print(text)
 
 
@@ -183,6 +184,6 @@ def _act(
     verb: Literal["cancel", "pause", "resume"], run_id: str | None, server: str, token: str, output: Format
 ) -> None:
     api = api_at(server, token)
-    meant = api.newest if verb == "resume" else api.only_active
+    meant = api.only_held if verb == "resume" else api.only_active
     found = api.act(run_id or meant()["id"], verb)
     print_json(found) if output is Format.JSON else print(f"{found['id']}: {found['state']}")

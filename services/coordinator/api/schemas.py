@@ -62,7 +62,7 @@ class TaskNumbers(Answer):
     pairs: int
     tokens: int
     length_mean: float | None
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
 
 class RolloutsOf(Answer):
@@ -140,7 +140,7 @@ class Step(Answer):
     length_mean: float | None
     wait_seconds: float
     update_seconds: float
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     tasks: list[TaskNumbers]
     finished_at: float
 

@@ -97,3 +97,24 @@ def test_the_token_travels_as_a_bearer() -> None:
     api(answer, token="secret").runs()
     api(answer).runs()
     assert seen == ["Bearer secret", ""]
+
+
+@pytest.mark.parametrize(
+    ("states", "meant"),
+    [
+        (["cancelled", "paused", "succeeded"], "run-1"),
+        (["failed", "succeeded"], "run-0"),
+        (["succeeded", "cancelled"], None),
+        (["running"], None),
+        ([], None),
+    ],
+)
+def test_the_run_to_resume_is_the_paused_one_or_the_newest_that_can_go_on(states: list[str], meant: str | None) -> None:
+    """`states` are those of the runs, newest first."""
+    runs = [{"id": f"run-{n}", "state": state, "created_at": -n} for n, state in enumerate(states)]
+    client = api(lambda request: httpx.Response(200, json={"runs": runs, "next_page_token": ""}))
+    if meant is None:
+        with pytest.raises(SynclineError, match="name the one that you mean"):
+            client.only_held()
+    else:
+        assert client.only_held()["id"] == meant

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
+from services.cli import track
 from services.coordinator import metrics
 from services.coordinator.reports import step_row
 from services.coordinator.store import RunStore
@@ -32,6 +34,18 @@ def _report(step: int, version: int, *, mismatch: float, **task: float) -> StepR
         ],
         metrics={"loss": 0.69, "mismatch_kl": mismatch, "padding_waste": 0.125},
     )
+
+
+def test_what_overflowed_is_null_so_that_every_reader_of_json_can_go_on(tmp_path: Path) -> None:
+    row = step_row(_report(3, 2, mismatch=float("inf"), kl_reference=float("nan")), sync_period=2)
+    assert (row["metrics"]["loss"], row["metrics"]["mismatch_kl"]) == (0.69, None)
+    assert row["tasks"][1]["metrics"] == {"entropy": 1.5, "kl_reference": None}
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+    run = RunStore(tmp_path).create("r", spec_of(Path("unused")))
+    run.append("steps", row)
+    metrics.observe_step(row)
+    assert track.of_step(row)["tasks/chat/entropy"] == 1.5
+    assert summarize(run)["mismatch_kl"] == {2: None}
 
 
 def test_the_numbers_of_a_task_stay_with_the_task() -> None:

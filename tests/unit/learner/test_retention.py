@@ -84,3 +84,11 @@ def test_standings_are_read_as_they_were_written_and_damaged_ones_protect_everyt
     assert standings_file.read(FolderStorage(tmp_path)) == found
     (tmp_path / "standings.json").write_text("[]")
     assert standings_file.read(FolderStorage(tmp_path)) == Standings()
+
+
+def test_what_other_runs_start_from_stays(tmp_path: Path) -> None:
+    spec = _spec(period=2, lag=0, steps=12, every=None)
+    standings_file.write(FolderStorage(tmp_path), Standings(lent=frozenset({4})))
+    standings = standings_file.read(FolderStorage(tmp_path))
+    kept = versions_in_use(spec, version=10, published=range(11), saved_steps=[8, 10], standings=standings)
+    assert kept == {0, 4, 8, 10}
