@@ -123,11 +123,13 @@ def split(url: str) -> tuple[str, str]:
 
 
 def _client() -> Any:
-    return _client_of(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+    # Every other client of AWS reads AWS_REGION, too; the one for Python looks for AWS_DEFAULT_REGION alone.
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+    return _client_of(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"), region)
 
 
 @cache
-def _client_of(endpoint: str | None) -> Any:
+def _client_of(endpoint: str | None, region: str | None) -> Any:
     """One client for the process: it may be used by many threads, and takes a tenth of a second to make."""
     import boto3
     from botocore.config import Config
@@ -141,7 +143,7 @@ def _client_of(endpoint: str | None) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+    return boto3.session.Session(region_name=region).client("s3", endpoint_url=endpoint, config=config)
 
 
 @contextmanager
