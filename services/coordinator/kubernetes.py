@@ -51,6 +51,8 @@ async def connected(kubeconfig: Path | None) -> AsyncIterator[client.ApiClient]:
             "or unset SYNCLINE_KUBERNETES_NAMESPACE"
         ) from error
     settings.retries = 1  # our own loops know better when to try again
+    # No proxy has a way to the API server, and Python does not read the ranges that a cluster writes into NO_PROXY.
+    settings.client_session_kwargs = {"trust_env": False}
     async with client.ApiClient(settings) as api:
         yield api
 
