@@ -85,12 +85,14 @@ class Fleet:
         return {name: follower.trouble for name, follower in self._followers.items() if follower.trouble}
 
     def knows(self, pod: Pod) -> bool | None:
-        """Whether the pod's process is alive as a member; None for a pod that has no role in the fleet."""
-        return None if pod.role is None else any(member.id == pod.name for member in self.roles[pod.role])
+        """Whether the pod's process is alive as a member; None for a pod whose process need not be one."""
+        if pod.role is not None and any(member.id == pod.name for member in self.roles[pod.role]):
+            return True
+        return False if pod.registers else None
 
     def pods_say(self, *roles: Role) -> str:
         """What keeps pods of these roles (none named: of all) from working, in Kubernetes' words."""
-        asked = [pod for pod in self.cluster.pods.values() if pod.role in (roles or self.roles)]
+        asked = [pod for pod in self.cluster.current if pod.role in (roles or self.roles)]
         troubles = sorted(pod.trouble for pod in asked if pod.trouble)
         if self.cluster.shortage and "inference" in (roles or self.roles):
             troubles.append(self.cluster.shortage)

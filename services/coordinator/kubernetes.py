@@ -194,7 +194,7 @@ async def watch_for_shortage(scale: StatefulSetScale, picture: Picture) -> None:
     before = 0
     while True:
         wanted = await scale.wanted() or 0
-        there = sum(pod.role == "inference" for pod in picture.pods.values())
+        there = sum(pod.role == "inference" and not pod.ended for pod in picture.pods.values())
         missing = max(0, wanted - there)
         lasting = missing > 0 and before > 0  # pods that are just being made are not missing
         picture.shortage = (

@@ -40,6 +40,16 @@ class Pod:
         return next((known for known in roles if known == self.component), None)
 
     @property
+    def registers(self) -> bool:
+        """Whether its process should be a member of the fleet: of a learner's pods, the first one's is, with rank 0."""
+        return self.role is not None and (self.role != "learner" or self.name.endswith("-0"))
+
+    @property
+    def ended(self) -> bool:
+        """It will not run again: done, or evicted. Deployments make another one beside it, and leave it lying."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
     def trouble(self) -> str:
         """A sentence if the pod does not come up by itself in a moment; empty otherwise."""
         if self.reason in _ON_THE_WAY:
@@ -58,6 +68,12 @@ class Picture:
     """Why the picture may be old; empty while it is followed."""
     shortage: str = ""
     """Why there are fewer generators' pods than are wanted: not even Pending ones."""
+
+    @property
+    def current(self) -> list[Pod]:
+        """The pods that count. One that has ended does so only while its component has no other, that tells more."""
+        alive = {pod.component for pod in self.pods.values() if not pod.ended}
+        return [pod for pod in self.pods.values() if not pod.ended or pod.component not in alive]
 
 
 def observe(pod: Mapping[str, Any]) -> Pod:
@@ -84,7 +100,7 @@ def observe(pod: Mapping[str, Any]) -> Pod:
 
 
 def describe(pod: Pod, *, registered: bool | None) -> dict[str, Any]:
-    """A pod as the REST API shows it; `registered`: whether it is alive in the fleet; None if it has no role."""
+    """A pod as the REST API shows it; `registered`: whether it is alive in the fleet; None if it need not be."""
     return asdict(pod) | {"registered": registered, "trouble": pod.trouble}
 
 

@@ -41,7 +41,8 @@ def scale_of(request: Request) -> Scale:
 @router.get("/v1/fleet", operation_id="getFleet", summary="Live generators, reward services and learners")
 async def get_fleet(request: Request) -> dict[str, Any]:
     """`replicas` is how many generators are wanted, null where nobody knows. `pods` says of each pod whether it has
-    registered and, if not, why; it is empty outside of Kubernetes, and `pods_trouble` says when it may be old.
+    registered (null where it need not, as the learner's pods beside the first) and, if not, why; it is empty outside
+    of Kubernetes, and `pods_trouble` says when it may be old.
     `pods_missing` says in words when there are fewer than are wanted."""
     fleet = fleet_of(request)
     troubles = fleet.troubles()
@@ -52,7 +53,7 @@ async def get_fleet(request: Request) -> dict[str, Any]:
     return {
         "wanted": {"run_id": wanted.run_id, "version": wanted.version} if wanted else None,
         "replicas": await scale_of(request).wanted(),
-        "pods": [pods.describe(pod, registered=fleet.knows(pod)) for pod in fleet.cluster.pods.values()],
+        "pods": [pods.describe(pod, registered=fleet.knows(pod)) for pod in fleet.cluster.current],
         "pods_trouble": fleet.cluster.trouble,
         "pods_missing": fleet.cluster.shortage,
         **shown,
@@ -87,7 +88,7 @@ async def get_metrics(request: Request) -> Response:
     fleet = fleet_of(request)
     for role, found in fleet.roles.items():
         metrics.MEMBERS.labels(role).set(len(found))
-    metrics.observe_pods(fleet.cluster.pods.values())
+    metrics.observe_pods(fleet.cluster.current)
     with suppress(SynclineError):
         metrics.observe_redis(await memory(request.app.state.redis, timeout_s=2.0))
     runs: Runs = request.app.state.runs

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from prometheus_client import REGISTRY
 
-from services.coordinator.pods import observe
+from services.coordinator import metrics
+from services.coordinator.fleet import Fleet
+from services.coordinator.pods import Picture, Pod, observe
+from syncline.membership import Member
 
 
 def pod(phase: str, *, deleted: bool = False, **status: Any) -> dict[str, Any]:
@@ -123,3 +128,53 @@ def test_a_pod_that_is_back_after_a_crash_has_no_trouble_and_does_not_hide_it() 
 def test_a_pod_that_nothing_is_known_of_yet_is_pending() -> None:
     found = observe({"metadata": {"name": "new", "uid": "1"}})
     assert (found.phase, found.component, found.role, found.trouble) == ("Pending", "", None, "")
+
+
+EVICTED = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+READY = {"conditions": [condition("Ready", "True")]}
+
+
+def called(name: str, component: str, phase: str, **status: Any) -> Pod:
+    thing = pod(phase, **status)
+    labels = {"app.kubernetes.io/component": component}
+    return observe({**thing, "metadata": {**thing["metadata"], "name": name, "labels": labels}})
+
+
+def fleet_of(*pods: Pod) -> Fleet:
+    fleet = Fleet(Mock(), load_deadline_s=10)
+    fleet.cluster = Picture({one.name: one for one in pods})
+    return fleet
+
+
+def not_ready(fleet: Fleet, component: str) -> float | None:
+    """The gauge that the alert looks at."""
+    metrics.observe_pods(fleet.cluster.current)
+    return REGISTRY.get_sample_value("syncline_pods_not_ready", {"component": component})
+
+
+def test_an_evicted_pod_that_was_replaced_is_no_trouble_although_it_lies_there_still() -> None:
+    evicted, other = called("reward-a", "reward", "Failed", **EVICTED), called("judge-a", "judge", "Failed", **EVICTED)
+    fleet = fleet_of(evicted, other, called("reward-b", "reward", "Running", **READY))
+    assert fleet.pods_say() == ""
+    assert not_ready(fleet, "reward") is None
+    assert [one.name for one in fleet.cluster.current] == ["judge-a", "reward-b"]
+    assert not_ready(fleet, "judge") == 1.0  # nobody has taken its place
+
+
+def test_a_replacement_that_does_not_come_up_tells_why_in_its_own_words() -> None:
+    evicted = called("reward-a", "reward", "Failed", **EVICTED)
+    fleet = fleet_of(evicted, called("reward-b", "reward", "Pending", conditions=[UNSCHEDULABLE]))
+    assert "reward-b is Pending, Unschedulable" in fleet.pods_say("reward")
+    assert "reward-a" not in fleet.pods_say("reward")
+    assert not_ready(fleet, "reward") == 1.0
+    assert "reward-a is Failed, Evicted" in fleet_of(evicted).pods_say("reward")
+
+
+def test_of_a_learners_pods_only_the_first_is_expected_to_register() -> None:
+    first, second = (called(f"rl-learner-{rank}", "learner", "Running", **READY) for rank in (0, 1))
+    fleet = fleet_of(first, second)
+    assert (fleet.knows(first), fleet.knows(second)) == (False, None)
+    assert fleet.knows(called("rl-redis-0", "redis", "Running", **READY)) is None
+    member = Member(id=first.name, role="learner", address="", host="", pid=1, started_at=0.0, status={})
+    fleet.roles["learner"] = [member]
+    assert (fleet.knows(first), fleet.knows(second)) == (True, None)
