@@ -403,7 +403,7 @@ def test_probes_are_on_and_liveness_is_not_readiness(values: Path) -> None:
         (container,) = template["spec"]["containers"]
         live, ready = container["livenessProbe"], container["readinessProbe"]
         assert live["failureThreshold"] * live["periodSeconds"] >= 60, name
-        if component(template) not in ("redis", "judge", "reward-model"):  # they have but one answer
+        if component(template) not in ("judge", "reward-model"):  # they have but one answer
             assert {k: live.get(k) for k in ("grpc", "httpGet", "exec")} != {
                 k: ready.get(k) for k in ("grpc", "httpGet", "exec")
             }, name

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from redis import Redis
-from redis.exceptions import AuthenticationError, ConnectionError
+from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
 
 from services.local import valkey
 from tests.kubernetes.chart import DEFAULT, environment, find, render
@@ -51,11 +52,12 @@ class Pod:
             process.kill()
             process.wait()
 
-    def probe(self, within: list[str], **variables: str) -> int:
-        """Exit code of the probe's own command."""
-        (command,) = {tuple(self._container[f"{kind}Probe"]["exec"]["command"]) for kind in ("readiness", "liveness")}
+    def probe(self, about: Literal["readiness", "liveness"], within: list[str], **variables: str) -> bool:
+        """The answer to a probe's own command."""
+        command = self._container[f"{about}Probe"]["exec"]["command"]
         environment = {"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": PASSWORD, **variables}
-        return subprocess.run([*within, *command], env=environment, capture_output=True, timeout=30).returncode
+        done = subprocess.run([*within, *command], env=environment, capture_output=True, timeout=30)
+        return done.returncode == 0
 
 
 def test_redis_asks_for_its_password_and_keeps_what_it_is_told(tmp_path: Path) -> None:
@@ -92,20 +94,51 @@ def test_a_redis_that_is_killed_comes_back_with_its_work(tmp_path: Path) -> None
         assert pod.client.xpending("work", "workers")["pending"] == 1  # also who had it
 
 
-def test_the_probe_is_one_that_a_client_of_redis_7_understands(tmp_path: Path) -> None:
-    """The probe's own command, with Debian's redis-cli 7.0, against the port that it asks: in a network of its own."""
+NETWORK = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "in-a-network"]
+
+
+@pytest.fixture
+def client_of_redis_7() -> None:
+    """Debian's redis-cli 7.0, and networks of their own, in which servers may take the port that probes ask."""
     if shutil.which("redis-cli") is None:
         missing("redis-cli is not installed; on Debian: apt-get install redis-tools")
     if os.geteuid() != 0:
         missing("a network of its own needs root")
+
+
+def beside(process: subprocess.Popen[bytes]) -> list[str]:
+    """In the network of a process."""
+    return ["nsenter", "--net", f"--target={process.pid}"]
+
+
+@pytest.mark.usefixtures("client_of_redis_7")
+def test_the_probes_are_such_that_a_client_of_redis_7_understands(tmp_path: Path) -> None:
     pod = Pod(tmp_path)
-    network = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "in-a-network"]
-    with pod.running(*network) as process:
-        beside = ["nsenter", "--net", f"--target={process.pid}"]
-        until(lambda: pod.probe(beside) == 0, process)
-        assert pod.probe(beside, REDISCLI_AUTH="another") != 0
-    with pod.running("unshare", "--net", "--", "sleep", "60") as process:
-        assert pod.probe(["nsenter", "--net", f"--target={process.pid}"]) != 0  # nobody listens
+    with pod.running(*NETWORK) as process:
+        until(lambda: pod.probe("readiness", beside(process)), process)
+        assert pod.probe("liveness", beside(process))
+        assert not pod.probe("readiness", beside(process), REDISCLI_AUTH="another")
+        assert pod.probe("liveness", beside(process), REDISCLI_AUTH="another")  # a refusal is a reply
+    with pod.running(*NETWORK[:3], "sleep", "60") as process:  # nobody listens
+        assert not pod.probe("readiness", beside(process))
+        assert not pod.probe("liveness", beside(process))
+
+
+@pytest.mark.usefixtures("client_of_redis_7")
+def test_a_server_that_cannot_write_its_file_is_not_ready_and_lives(tmp_path: Path) -> None:
+    pod = Pod(tmp_path)
+    settings = tmp_path / "redis.conf"
+    settings.write_text(settings.read_text() + "save 3600 1\nunixsocket /proc/self/cwd/socket\n")
+    with pod.running(*NETWORK) as process:
+        until(lambda: pod.probe("readiness", beside(process)), process)
+        client = Redis(unix_socket_path=str(tmp_path / "socket"), password=PASSWORD)
+        (tmp_path / "dump.rdb").mkdir()  # where its file should be, for root cannot be refused a folder
+        client.bgsave()
+        until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", process)
+        with pytest.raises(ResponseError, match="MISCONF"):
+            client.ping()
+        assert not pod.probe("readiness", beside(process))
+        assert pod.probe("liveness", beside(process))
 
 
 def until_it_answers(client: Redis, process: subprocess.Popen[bytes]) -> None:

@@ -1,5 +1,5 @@
 {{/*
-Probes. A component dict has `probe`: grpc, http (with `port`, `live` and `ready` paths) or exec (a command for both).
+Probes. A component dict has `probe`: grpc, http (with `port`, `live` and `ready` paths) or exec (with `live` and `ready` commands).
 Kubernetes knows gRPC probes from 1.24 on; before, the same question is asked by a command in the image.
 */}}
 {{- define "syncline.probes" -}}
@@ -24,7 +24,7 @@ readinessProbe:
 {{- $onlyFirstPod := .c.onlyFirstPod | default false }}
 {{- if eq $probe.kind "exec" }}
 exec:
-  command: {{ toJson $probe.command }}
+  command: {{ ternary $probe.live $probe.ready (eq .about "liveness") | toJson }}
 {{- else if eq $probe.kind "http" }}
 httpGet:
   path: {{ ternary $probe.live $probe.ready (eq .about "liveness") }}
