@@ -104,6 +104,7 @@ tools-kubernetes: $(STAMP) ## Fetch Helm, hadolint, promtool and schemas for tho
 	@$(BIN)/python -m tests.kubernetes.tools
 
 chart: tools-kubernetes ## Write the chart's schema, README table and golden renderings from values.yaml and templates
+	$(BIN)/python -m tests.kubernetes.api_objects
 	$(BIN)/python helm/document.py
 	$(BIN)/python -m tests.kubernetes.golden
 

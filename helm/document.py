@@ -1,8 +1,8 @@
 """Writes values.schema.json and the table of README.md from values.yaml: `python helm/document.py [--check]`.
 
 values.yaml is the documentation: a comment "# --" above a key says what it is for, and "# @schema {...}" adds JSON
-schema to what the default already tells. Unknown keys are refused wherever the default has keys of its own; a default
-of {} takes any.
+schema to what the default already tells. Unknown keys are refused wherever the default has keys of its own, and in the
+objects of Kubernetes' API, by `"$ref": "#/definitions/Toleration"` and the like; a default of {} alone takes any.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parent / "syncline"
-FREE_FORM = frozenset({"resources", "podSecurityContext", "containerSecurityContext"})
-"""Keys whose defaults have keys that others may join: Kubernetes' own objects."""
+API_OBJECTS = Path(__file__).parent / "kubernetes.schema.json"
+"""What `#/definitions/` names; tests/kubernetes/api_objects.py writes it."""
 QUANTITY = {"type": ["string", "number"], "pattern": "^[0-9]+([.][0-9]+)?(m|k|Ki|[MGTPE]i?|[eE][0-9]+)?$", "minimum": 0}
 """A quantity of Kubernetes, such as 500m, 2 or 1.5Gi."""
 BEGIN, END = "<!-- values: written by `make chart` -->\n", "<!-- end of values -->\n"
@@ -54,7 +54,8 @@ def _children(mapping: Any, lines: list[str], *, prefix: str) -> tuple[Value, ..
         comments = _comments_above(lines, key.start_mark.line)
         text = " ".join(one.removeprefix("-- ") for one in comments if one.startswith("-- "))
         schema = [json.loads(one.removeprefix("@schema ")) for one in comments if one.startswith("@schema ")]
-        is_branch = isinstance(node, yaml.MappingNode) and node.value and key.value not in FREE_FORM
+        # What is an object of Kubernetes is one value, and other keys may join those of its default.
+        is_branch = isinstance(node, yaml.MappingNode) and node.value and not any("$ref" in one for one in schema)
         if not is_branch and not text:
             raise ValueError(f"values.yaml, line {key.start_mark.line + 1}: {path} has no '# --' comment")
         values.append(
@@ -86,10 +87,7 @@ def schema(values: tuple[Value, ...]) -> dict[str, Any]:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the Syncline chart; written by `make chart` from values.yaml",
         **whole,
-        "definitions": {
-            "quantity": QUANTITY,
-            "quantities": {"type": "object", "additionalProperties": {"$ref": "#/definitions/quantity"}},
-        },
+        "definitions": json.loads(API_OBJECTS.read_text(encoding="utf-8")) | {"Quantity": QUANTITY},
     }
 
 

@@ -86,6 +86,26 @@ NOT_IN_THE_SCHEMA = [
     "learner.env=number",
     "learner.resources.requests.cpu=-1",
     "learner.resources.limits.memory=64GB",
+    "inference.autoscaling.cooldownSeconds=3601",
+    "coordinator.service.externalTrafficPolicy=Anywhere",
+    # Objects of Kubernetes' API, however deep
+    "inference.resources.limit=1Gi",
+    "learner.podSecurityContext.runAsUsr=1",
+    "containerSecurityContext.privilege=true",
+    "reward.containerSecurityContext.capabilities.dropp=a",
+    "coordinator.env=misspelt",
+    "redis.envFrom=misspelt",
+    "judge.tolerations=misspelt",
+    "learner.affinity.nodeAffinty=a",
+    "inference.extraVolumes=misspelt",
+    "inference.extraVolumeMounts=misspelt",
+    "inference.initContainers=misspelt",
+    "inference.extraContainers=misspelt",
+    "inference.updateStrategy.rollingUpdate.maxUnavailble=2",
+    "reward.networkPolicy.egress=misspelt",
+    "coordinator.networkPolicy.ingressFrom=misspelt",
+    "networkPolicy.dnsTo=misspelt",
+    "coordinator.httpRoute.parentRefs=misspelt",
 ]
 
 
@@ -100,6 +120,7 @@ def values_of(text: str) -> dict[str, Any]:
             "twice": [{"name": "A"}, {"name": "A"}],
             "selector": {"app.kubernetes.io/name": "a"},
             "number": [{"name": "A", "value": 1}],
+            "misspelt": [{"name": "a", "image": "a", "mountPath": "a", "misspelt": "a"}],
         }
         typed = int(value) if value.lstrip("-").isdigit() else words.get(value, value)
         values = nested(path, typed, values)

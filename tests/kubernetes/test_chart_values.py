@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from helm import document
+from tests.kubernetes import api_objects
 from tests.kubernetes.chart import (
     CHART,
     CPU,
@@ -107,6 +108,10 @@ def test_the_schema_and_the_table_of_the_readme_are_current() -> None:
     command = [sys.executable, str(PROJECT / "helm/document.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_schemas_of_kubernetes_own_objects_are_those_of_its_newest_version() -> None:
+    assert api_objects.FILE.read_text() == api_objects.wanted()
 
 
 def test_the_schema_has_every_key_of_the_values_and_no_other() -> None:
