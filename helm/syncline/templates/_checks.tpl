@@ -132,6 +132,14 @@
 {{- fail "inference.autoscaling.kind is keda, which asks Prometheus: set inference.autoscaling.prometheusAddress, as in http://prometheus.monitoring:9090" }}
 {{- end }}
 {{- end }}
+{{- with .Values.coordinator.service }}
+{{- if and .externalTrafficPolicy (eq .type "ClusterIP") }}
+{{- fail "coordinator.service.externalTrafficPolicy is about clients outside of the cluster, and its type is ClusterIP: set coordinator.service.type to LoadBalancer or NodePort" }}
+{{- end }}
+{{- if and (or .loadBalancerClass .loadBalancerSourceRanges) (ne .type "LoadBalancer") }}
+{{- fail (printf "coordinator.service describes a load balancer, and its type is %s: set coordinator.service.type to LoadBalancer" .type) }}
+{{- end }}
+{{- end }}
 {{- include "syncline.networkChecks" . }}
 {{- include "syncline.liveChecks" . }}
 {{- if and .Values.coordinator.ingress.enabled (not .Values.coordinator.ingress.host) }}
@@ -164,7 +172,7 @@
 {{- if .httpRoute.enabled }}{{ $open = append $open "httpRoute.enabled is true" }}{{ end }}
 {{- if ne .service.type "ClusterIP" }}{{ $open = append $open (printf "service.type is %s" .service.type) }}{{ end }}
 {{- if and $open (not .networkPolicy.ingressFrom) }}
-{{- fail (printf "coordinator.%s, but the network policy lets nobody in: set coordinator.networkPolicy.ingressFrom to who comes, as in [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}] or, for clients outside of the cluster, [{ipBlock: {cidr: 10.0.0.0/8}}]" (first $open)) }}
+{{- fail (printf "coordinator.%s, but the network policy lets nobody in: set coordinator.networkPolicy.ingressFrom to who comes, as in [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}] or, for clients outside of the cluster, [{ipBlock: {cidr: 10.0.0.0/8}}], and then coordinator.service.externalTrafficPolicy to Local, as a service hides their addresses otherwise" (first $open)) }}
 {{- end }}
 {{- end }}
 {{- $scraped := list }}

@@ -138,6 +138,11 @@ labels:
 {{- end -}}
 {{- end }}
 
+{{/* Whether credentials for the object store may come from the addresses at which AWS hands out those of roles. */}}
+{{- define "syncline.asksForRole" -}}
+{{ if and (include "syncline.usesS3" .) (not .root.Values.s3.existingSecret) (not .root.Values.s3.endpoint) }}true{{ end }}
+{{- end }}
+
 {{/* Whether a component talks to the hub: those with `hub: true`, where the installation opens it. */}}
 {{- define "syncline.usesHub" -}}
 {{ if and .hub .root.Values.hub.prefixes }}true{{ end }}

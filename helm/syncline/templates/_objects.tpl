@@ -149,6 +149,14 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+{{- if include "syncline.asksForRole" . }}
+- ports: [{port: 80, protocol: TCP}]
+  to: # EKS Pod Identity, and the role of a node
+    - ipBlock: {cidr: 169.254.170.23/32}
+    - ipBlock: {cidr: 169.254.169.254/32}
+    - ipBlock: {cidr: "fd00:ec2::23/128"}
+    - ipBlock: {cidr: "fd00:ec2::254/128"}
+{{- end }}
 {{- if include "syncline.usesHub" . }}
 - ports: [{port: 443, protocol: TCP}]
   {{- with .root.Values.hub.to }}
