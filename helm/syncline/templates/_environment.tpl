@@ -1,18 +1,23 @@
 {{/* What each container is told. `syncline.env` and what it stands on are in _pod.tpl. */}}
 
 {{/*
-All variables of a container: the chart's `own` ones, but for those that `env` of the component's values names, then
-these. A name must not stand twice: Helm 4 installs no such pod, and Helm 3 cannot upgrade it.
+All variables of a container: the chart's `own` ones, with those of `env` of the component's values in the place of
+their namesakes, as later ones may refer to them; then the rest of `env`. A name must not stand twice: Helm 4 installs
+no such pod, and Helm 3 cannot upgrade it.
 */}}
 {{- define "syncline.environment" -}}
-{{- $given := .c.values.env }}
-{{- $names := list }}
-{{- range $given }}{{ $names = append $names .name }}{{ end }}
+{{- $given := dict }}
+{{- range .c.values.env }}{{ $_ := set $given .name . }}{{ end }}
 {{- $all := list }}
+{{- $names := list }}
 {{- range fromYamlArray .own }}
+{{- $all = append $all (get $given .name | default .) }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- range .c.values.env }}
 {{- if not (has .name $names) }}{{ $all = append $all . }}{{ end }}
 {{- end }}
-{{- toYaml (concat $all $given) }}
+{{- toYaml $all }}
 {{- end }}
 
 {{- define "syncline.env.coordinator" -}}

@@ -10,6 +10,7 @@ metadata:
   {{- include "syncline.metadata" . | nindent 2 }}
 spec:
   replicas: {{ $values.replicas }}
+  progressDeadlineSeconds: {{ include "syncline.progressDeadline" . }}
   strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}} # GPUs for one more are seldom free
   selector:
     matchLabels:

@@ -4,7 +4,7 @@ names of objects) and `values` (its block of values).
 */}}
 
 {{- define "syncline.chart" -}}
-{{ default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{ include "syncline.short" (default .Chart.Name .Values.nameOverride) }}
 {{- end }}
 
 {{- define "syncline.fullname" -}}
@@ -12,9 +12,18 @@ names of objects) and `values` (its block of values).
 {{- if .Values.fullnameOverride -}}
 {{ .Values.fullnameOverride | trimSuffix "-" }}
 {{- else if contains $chart .Release.Name -}}
-{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{ include "syncline.short" .Release.Name }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name $chart | trunc 40 | trimSuffix "-" }}
+{{ include "syncline.short" (printf "%s-%s" .Release.Name $chart) }}
+{{- end }}
+{{- end }}
+
+{{/* At most 40 characters, as names of objects end in more. What is cut ends in a digest: two long names stay two. */}}
+{{- define "syncline.short" -}}
+{{- if gt (len .) 40 -}}
+{{ trunc 33 . | trimSuffix "-" }}-{{ sha256sum . | trunc 6 }}
+{{- else -}}
+{{ trimSuffix "-" . }}
 {{- end }}
 {{- end }}
 
@@ -63,6 +72,29 @@ name: {{ include "syncline.name" . }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "syncline.over" (dict "all" (include "syncline.labels" . | fromYaml) "own" .labels) | nindent 2 }}
+{{- end }}
+
+{{/* The same of a component's Deployment or StatefulSet; `annotations` come before those of the values. */}}
+{{- define "syncline.workloadMetadata" -}}
+{{- include "syncline.metadata" . }}
+{{- $own := .annotations | default dict }}
+{{- if or $own .values.annotations }}
+annotations:
+  {{- include "syncline.over" (dict "all" .values.annotations "own" $own) | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.serviceAccountName" -}}
+{{- with .values.serviceAccount -}}
+{{ .name | default (ternary (include "syncline.name" $) "default" .create) }}
+{{- end }}
+{{- end }}
+
+{{/* The newer version of an API where the cluster offers it; `helm template` offers all, and knows its version alone. */}}
+{{- define "syncline.api" -}}
+{{- $capabilities := .root.Capabilities -}}
+{{- $there := and ($capabilities.APIVersions.Has .newer) (semverCompare .since $capabilities.KubeVersion.Version) -}}
+{{ ternary .newer .older $there }}
 {{- end }}
 
 {{- define "syncline.image" -}}

@@ -12,9 +12,17 @@ metadata:
 automountServiceAccountToken: false
 {{- end }}
 
+{{/*
+Seconds until a rollout that makes no progress counts as failed: an old pod may drain, a new one has 10 minutes for its
+image, and then its start. Kubernetes' own 10 minutes are fewer than a large judge takes to load.
+*/}}
+{{- define "syncline.progressDeadline" -}}
+{{ add .values.drainSeconds 600 .values.startupSeconds }}
+{{- end }}
+
 {{- define "syncline.podDisruptionBudget" -}}
 {{- if .values.podDisruptionBudget.enabled -}}
-apiVersion: {{ ternary "policy/v1" "policy/v1beta1" (semverCompare ">=1.21-0" .root.Capabilities.KubeVersion.Version) }}
+apiVersion: {{ include "syncline.api" (dict "root" .root "newer" "policy/v1" "older" "policy/v1beta1" "since" ">=1.21-0") }}
 kind: PodDisruptionBudget
 metadata:
   {{- include "syncline.metadata" . | nindent 2 }}
