@@ -113,13 +113,13 @@ def test_the_hub_is_asked_by_nobody_unless_a_prefix_opens_it() -> None:
 
 
 def test_without_a_secret_the_service_accounts_roles_are_the_credentials() -> None:
-    role = {"serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/rl"}}
-    values = {"s3": {"existingSecret": "", "endpoint": ""}, "learner": role}
+    role = {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/rl"}}
+    values = {"s3": {"existingSecret": "", "endpoint": ""}, "learner": {"serviceAccount": role}}
     manifests = render(OBJECT_STORE, values=values)
     learner = by_component(manifests)["learner"]
     assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"} & variables(learner).keys()
     account = find(manifests, "ServiceAccount", learner["serviceAccountName"])
-    assert account["metadata"]["annotations"] == role["serviceAccountAnnotations"]
+    assert account["metadata"]["annotations"] == role["annotations"]
 
 
 @pytest.mark.parametrize(

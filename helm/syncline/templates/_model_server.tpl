@@ -7,7 +7,7 @@
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  {{- include "syncline.metadata" . | nindent 2 }}
+  {{- include "syncline.workloadMetadata" . | nindent 2 }}
 spec:
   replicas: {{ $values.replicas }}
   progressDeadlineSeconds: {{ include "syncline.progressDeadline" . }}
@@ -40,9 +40,14 @@ spec:
               protocol: TCP
           env:
             {{- include "syncline.environment" (dict "c" . "own" (include "syncline.env.modelServer" .)) | nindent 12 }}
+          {{- with $values.envFrom }}
+          envFrom:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
           {{- include "syncline.probes" . | trim | nindent 10 }}
           volumeMounts:
             {{- include "syncline.mounts" . | nindent 12 }}
+        {{- include "syncline.extraContainers" . | nindent 8 }}
       volumes:
         {{- include "syncline.volumes" . | nindent 8 }}
 {{- end }}

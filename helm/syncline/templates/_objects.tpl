@@ -1,15 +1,19 @@
 {{/* The objects that every component has beside its workload. */}}
 
 {{- define "syncline.serviceAccount" -}}
+{{- $account := .values.serviceAccount -}}
+{{- if $account.create -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  {{- include "syncline.metadata" . | nindent 2 }}
-  {{- with .values.serviceAccountAnnotations }}
+  {{- $name := dict "name" (include "syncline.serviceAccountName" .) }}
+  {{- toYaml (merge $name (include "syncline.metadata" . | fromYaml)) | nindent 2 }}
+  {{- with $account.annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 automountServiceAccountToken: false
+{{- end }}
 {{- end }}
 
 {{/*

@@ -31,7 +31,7 @@ Pod-level fields but for containers and volumes. After SIGTERM a pod has its dra
 engine and leave; `preStopSeconds` come before SIGTERM.
 */}}
 {{- define "syncline.podSpec" -}}
-serviceAccountName: {{ include "syncline.name" . }}
+serviceAccountName: {{ include "syncline.serviceAccountName" . }}
 automountServiceAccountToken: {{ .usesKubernetesApi | default false }}
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ add .values.drainSeconds (.preStopSeconds | default 0) 15 }}
@@ -55,11 +55,24 @@ topologySpreadConstraints:
 {{- end }}
 {{- with .values.initContainers }}
 initContainers:
-  {{- range . }}
-  {{- $ours := dict "securityContext" (include "syncline.containerSecurity" $ | fromYaml) }}
-  - {{- toYaml (merge (deepCopy .) (ternary dict $ours (hasKey . "securityContext"))) | nindent 4 }}
-  {{- end }}
+  {{- include "syncline.secured" (dict "c" $ "containers" .) | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{- define "syncline.extraContainers" -}}
+{{- with .values.extraContainers }}
+{{- include "syncline.secured" (dict "c" $ "containers" .) }}
+{{- end }}
+{{- end }}
+
+{{/* Containers of the values, with the chart's security where they bring none. */}}
+{{- define "syncline.secured" -}}
+{{- $ours := dict "securityContext" (include "syncline.containerSecurity" .c | fromYaml) }}
+{{- $all := list }}
+{{- range .containers }}
+{{- $all = append $all (merge (deepCopy .) (ternary dict $ours (hasKey . "securityContext"))) }}
+{{- end }}
+{{- toYaml $all }}
 {{- end }}
 
 {{/* Who a pod is, and where it may run: also those of the quickstart's job. */}}
@@ -293,8 +306,19 @@ lifecycle:
 {{- end }}
 {{- if or (include "syncline.usesS3" .) (include "syncline.usesHub" .) }}
 - name: cache
+  {{- if .values.cacheStorageClass }}
+  ephemeral:
+    volumeClaimTemplate:
+      spec:
+        accessModes: [ReadWriteOnce]
+        storageClassName: {{ .values.cacheStorageClass }}
+        resources:
+          requests:
+            storage: {{ .values.cacheSize }}
+  {{- else }}
   emptyDir:
     sizeLimit: {{ .values.cacheSize }}
+  {{- end }}
 {{- end }}
 {{- with .values.extraVolumes }}
 {{ toYaml . }}
