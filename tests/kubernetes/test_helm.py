@@ -93,6 +93,20 @@ def test_an_upgrade_keeps_the_number_of_generators_and_a_rollback_brings_its_own
     release.helm("uninstall", NAME)
 
 
+@pytest.mark.parametrize("release", ["helm4"], indirect=True)
+def test_a_number_that_somebody_else_owns_is_kept_by_an_upgrade_and_overruled_by_force(release: Release) -> None:
+    """Newer clusters track who has scaled, which Helm 4 asks them for; here a patch in kubectl's name says the same."""
+    release.install()
+    scaled = ("--patch", '{"spec": {"replicas": 5}}', "--type=merge", "--field-manager=kubectl")
+    release.kubectl("patch", "statefulset", GENERATORS, *scaled)
+    release.upgrade("--set=logLevel=DEBUG")
+    assert release.generators == 5
+    with pytest.raises(Refused, match=r"conflict.*\n*.*spec\.replicas"):
+        release.upgrade("--set=inference.replicas=2")
+    release.upgrade("--set=inference.replicas=2", "--force-conflicts")
+    assert release.generators == 2
+
+
 def test_turning_an_autoscaler_on_and_off_leaves_the_number_to_whom_it_belongs(release: Release) -> None:
     release.install()
     release.scale(4)

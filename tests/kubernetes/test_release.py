@@ -118,12 +118,17 @@ def test_generators_are_scaled_up_and_down_in_mid_run(release: Release) -> None:
     release.kubelet.lose(f"{GENERATORS}-2")
     release.kubectl("delete", "pod", f"{GENERATORS}-2", "--force", "--grace-period=0")
 
-    # When the REST API asks for one, then the others drain and leave
-    answer = release.api.patch("/v1/fleet", json={"replicas": 1})
-    assert answer.status_code == 202, answer.text
+    # When kubectl asks for one, then the others drain and leave
+    release.kubectl("scale", "statefulset", GENERATORS, "--replicas=1")
     release.until(lambda: list(release.serving()) == [f"{GENERATORS}-0"], what="one generator")
-    step = release.run(run_id)["progress"]["step"]
-    release.at_step(run_id, step + 3)
+    release.until(lambda: release.ask("/v1/fleet")["replicas"] == 1, what="the fleet to say so")
+    release.at_step(run_id, release.run(run_id)["progress"]["step"] + 3)
+
+    # When the REST API asks for two, then a second one joins again
+    answer = release.api.patch("/v1/fleet", json={"replicas": 2})
+    assert answer.status_code == 202, answer.text
+    release.until(lambda: len(release.serving()) == 2, what="two generators that serve")
+    release.at_step(run_id, release.run(run_id)["progress"]["step"] + 3)
     end_after_exact_steps(release, run_id, endless)
 
 
