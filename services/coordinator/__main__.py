@@ -11,14 +11,14 @@ from functools import partial
 from redis.asyncio import Redis
 
 from services.coordinator.app import create_app
-from services.coordinator.fleet import Fleet
-from services.coordinator.pods import Picture
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.cluster.pods import Picture
+from services.coordinator.cluster.scaling import Autoscaled, FileScale, NoScale, Scale
+from services.coordinator.cluster.takeover import take_over
+from services.coordinator.control.runs import Runs
+from services.coordinator.records.store import RunStore
 from services.coordinator.rest import RestServer
-from services.coordinator.runs import Runs
-from services.coordinator.scaling import Autoscaled, FileScale, NoScale, Scale
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
-from services.coordinator.takeover import take_over
 from syncline import lifecycle, redis_client
 from syncline.cache import Cache
 from syncline.lifecycle import Worker
@@ -61,7 +61,7 @@ async def _cluster(
     if not settings.kubernetes_namespace:
         yield (FileScale(settings.generators_file) if settings.generators_file else NoScale()), {}
         return
-    from services.coordinator import kubernetes  # here, so that nobody else loads the client
+    from services.coordinator.cluster import kubernetes  # here, so that nobody else loads the client
 
     namespace, name = settings.kubernetes_namespace, settings.kubernetes_statefulset
     async with kubernetes.connected(settings.kubeconfig) as api:

@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.coordinator.api import evaluations, events, fleet, openapi, page, problems, runs
 from services.coordinator.api.bodies import BodyLimit
-from services.coordinator.fleet import Fleet
-from services.coordinator.runs import Runs
-from services.coordinator.scaling import NoScale, Scale
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.cluster.scaling import NoScale, Scale
+from services.coordinator.control.runs import Runs
 from syncline.addresses import is_loopback
 from syncline.errors import Unauthorized
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from services.coordinator.fleet import Load
-from services.coordinator.pods import Pod
+from services.coordinator.cluster.fleet import Load
+from services.coordinator.cluster.pods import Pod
 from syncline.redis_client import Memory
 
 STEPS = Counter("syncline_steps", "Optimizer updates made")

@@ -103,7 +103,7 @@ SLOW_STANDINGS = """
 import sys
 if "services.coordinator" in sys.orig_argv:
     import time
-    from services.coordinator import best
+    from services.coordinator.records import best
     quick = best._standings
     def slow(run):
         time.sleep(1.0)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.coordinator.app import create_app
-from services.coordinator.fleet import Fleet
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.runs import Runs
+from services.coordinator.records.run import Run
+from services.coordinator.records.store import RunStore
 from services.coordinator.rest import RestServer
-from services.coordinator.run import Run
-from services.coordinator.runs import Runs
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
 from syncline import redis_client, runspec
 from syncline.state import RunEvent
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.coordinator import answers
-from services.coordinator.answers import Answer, AnsweredPrompt
-from services.coordinator.best import update_standings
-from services.coordinator.findings import found
-from services.coordinator.run import Run
+from services.coordinator.records import answers
+from services.coordinator.records.answers import Answer, AnsweredPrompt
+from services.coordinator.records.best import update_standings
+from services.coordinator.records.findings import found
+from services.coordinator.records.run import Run
 from syncline.run_parts import Evaluation
 
 HELD_OUT: dict[str, Any] = {"name": "heldout", "data": "train.jsonl", "every": 2}

@@ -11,10 +11,10 @@ import httpx
 from redis.asyncio import Redis
 
 from services.coordinator.app import create_app
-from services.coordinator.fleet import Fleet
-from services.coordinator.runs import Runs
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.runs import Runs
+from services.coordinator.records.store import RunStore
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
 
 SEED_MODEL = Path("services/local/quickstart/seed-model")
 

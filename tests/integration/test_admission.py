@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
-from services.coordinator.admission import Admission
-from services.coordinator.prompt_file import Row
-from services.coordinator.prompts import PromptPlan
-from services.coordinator.sources import LivePrompts
+from services.coordinator.control.admission import Admission
+from services.coordinator.work.prompt_file import Row
+from services.coordinator.work.prompts import PromptPlan
+from services.coordinator.work.sources import LivePrompts
 from syncline import keys, runspec
 from syncline.errors import Unavailable
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.coordinator.controller import RunController
-from services.coordinator.fleet import Fleet
-from services.coordinator.prompt_file import Row
-from services.coordinator.run import Run
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.controller import RunController
+from services.coordinator.records.run import Run
+from services.coordinator.records.store import RunStore
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
-from services.coordinator.submission import Prepared
+from services.coordinator.submission.prepared import Prepared
+from services.coordinator.work.prompt_file import Row
 from services.learner import resume
 from syncline import seeds
 from syncline.cache import Cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
-from services.coordinator.dead_letters import DeadLetters
+from services.coordinator.control.dead_letters import DeadLetters
 from syncline import keys
 from syncline.streams import StreamConsumer, Streams
 from syncline.v1.rollout_pb2 import PURPOSE_TRAINING, PromptTask, ScoredGroup, TaskKey

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from services.coordinator.diagnosis import blocked
-from services.coordinator.fleet import Fleet
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.diagnosis import blocked
 from syncline.membership import Member
 
 DOWN = "no reward for 12 s (groups held: 3): http://judge:8000/v1 does not answer"

@@ -13,9 +13,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import answers
-from services.coordinator.evaluation import Evaluator
-from services.coordinator.prompts import PlannedPrompt
+from services.coordinator.control.evaluation import Evaluator
+from services.coordinator.records import answers
+from services.coordinator.work.prompts import PlannedPrompt
 from syncline import keys, runspec
 from syncline.streams import StreamConsumer, Streams
 from syncline.v1 import rollout_pb2 as pb

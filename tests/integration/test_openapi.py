@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 
 from services.coordinator.api import openapi, schemas
 from services.coordinator.app import create_app
-from services.coordinator.fleet import Fleet
-from services.coordinator.reports import sample_rows, step_row
-from services.coordinator.runs import Runs
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.runs import Runs
+from services.coordinator.records.reports import sample_rows, step_row
+from services.coordinator.records.store import RunStore
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
 from syncline.v1.learner_service_pb2 import SampleRecord, StepReport, TaskReport
 from tests.integration.evaluated import HELD_OUT, evaluate
 from tests.integration.published import publish

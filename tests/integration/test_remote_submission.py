@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.coordinator.fleet import Fleet
-from services.coordinator.runs import Runs
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.runs import Runs
+from services.coordinator.records.store import RunStore
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
 from syncline.errors import InvalidSpec
 from syncline.state import RunState
 from tests.object_store import ObjectStore, free_port

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 from redis.asyncio import Redis
 
-from services.coordinator.best import update_standings
-from services.coordinator.store import RunStore
+from services.coordinator.records.best import update_standings
+from services.coordinator.records.store import RunStore
 from syncline import standings
 from syncline.state import RunEvent
 from syncline.storage import FolderStorage

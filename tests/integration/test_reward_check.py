@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.coordinator.prompt_file import Row
-from services.coordinator.reward_check import UNCHECKED, Checked, check_rewards
+from services.coordinator.submission.reward_check import UNCHECKED, Checked, check_rewards
+from services.coordinator.work.prompt_file import Row
 from services.reward.endpoints import Endpoints
 from services.reward.scorer import Scorer, rewards
 from services.reward.servicer import RewardServicer

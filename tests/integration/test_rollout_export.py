@@ -15,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from services.cli.__main__ import app
-from services.coordinator.run import Run
+from services.coordinator.records.run import Run
 from syncline import recording
 from syncline.errors import SynclineError
 from syncline.rollout_rows import RolloutRow

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.coordinator.run import Run
-from services.coordinator.store import RunStore
+from services.coordinator.records.run import Run
+from services.coordinator.records.store import RunStore
 from syncline import runspec
 from syncline.errors import StorageError
 from syncline.state import RunEvent, RunState

@@ -15,7 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from services.coordinator.run import Run
+from services.coordinator.records.run import Run
 from syncline.state import RunEvent
 from tests.integration.coordinator_thread import Coordinator
 from tests.integration.evaluated import HELD_OUT, evaluate

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from services.coordinator.export import exported
-from services.coordinator.store import RunStore
+from services.coordinator.records.export import exported
+from services.coordinator.records.store import RunStore
 from services.learner.batch import PlannedGroup, TokenRows, token_rows
 from services.learner.policy import Policy
 from syncline import recording

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
-from services.coordinator.fleet import Fleet
+from services.coordinator.cluster.fleet import Fleet
 from syncline import wanted
 from syncline.membership import Registration
 from syncline.v1.checkpoint_pb2 import CheckpointHandle

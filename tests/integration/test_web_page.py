@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.coordinator.reports import step_row
-from services.coordinator.rollout_file import Origin
+from services.coordinator.records.reports import step_row
+from services.coordinator.work.rollout_file import Origin
 from syncline.algo.schedule import Change, Schedule
 from syncline.errors import FieldProblem
 from syncline.state import RunEvent

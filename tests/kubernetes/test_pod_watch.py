@@ -16,15 +16,15 @@ import yaml
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from services.coordinator import kubernetes
 from services.coordinator.app import create_app
-from services.coordinator.fleet import Fleet
-from services.coordinator.pods import Pod
-from services.coordinator.runs import Runs
-from services.coordinator.scaling import Autoscaled
+from services.coordinator.cluster import kubernetes
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.cluster.pods import Pod
+from services.coordinator.cluster.scaling import Autoscaled
+from services.coordinator.cluster.takeover import take_over
+from services.coordinator.control.runs import Runs
+from services.coordinator.records.store import RunStore
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
-from services.coordinator.takeover import take_over
 from syncline import keys
 from syncline.streams import StreamConsumer, Streams
 from tests.kubernetes.chart import DEFAULT, find, render

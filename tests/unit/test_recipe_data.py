@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from services.coordinator.prompt_file import read_rows
+from services.coordinator.work.prompt_file import read_rows
 from services.local.recipes import prepare
 from syncline.rewardspec import MathSpec
 

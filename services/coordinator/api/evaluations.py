@@ -9,10 +9,10 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.coordinator import answers
 from services.coordinator.api.resources import page, page_start, page_token_of
 from services.coordinator.api.runs import PageSize, PageToken, TheRun
-from services.coordinator.run import Run
+from services.coordinator.records import answers
+from services.coordinator.records.run import Run
 from syncline.errors import NotFound
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])

@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from services.coordinator.api.resources import page, run_resource
 from services.coordinator.api.runs import PageSize, PageToken, TheRun
-from services.coordinator.run import Run
+from services.coordinator.records.run import Run
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 _HEARTBEAT_S = 15

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
-from services.coordinator import metrics, pods
+from services.coordinator import metrics
 from services.coordinator.api.bodies import read_as
-from services.coordinator.fleet import Fleet, describe
-from services.coordinator.runs import Runs
-from services.coordinator.scaling import Scale
+from services.coordinator.cluster import pods
+from services.coordinator.cluster.fleet import Fleet, describe
+from services.coordinator.cluster.scaling import Scale
+from services.coordinator.control.runs import Runs
 from syncline.errors import SynclineError
 from syncline.redis_client import memory, ping
 from syncline.spec_part import Part

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from services.coordinator.best import best_version
-from services.coordinator.run import Run
-from services.coordinator.summary import mismatch_by_version, model_folder, rollouts_of, summary_path
+from services.coordinator.records.best import best_version
+from services.coordinator.records.run import Run
+from services.coordinator.records.summary import mismatch_by_version, model_folder, rollouts_of, summary_path
 from syncline.algo.schedule import whole_windows
 from syncline.errors import FieldProblem, InvalidSpec
 

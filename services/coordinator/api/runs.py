@@ -9,12 +9,12 @@ from fastapi.responses import StreamingResponse
 
 from services.coordinator.api.bodies import document, read_as
 from services.coordinator.api.resources import page, run_resource
-from services.coordinator.best import best_version
-from services.coordinator.export import Form, exported
-from services.coordinator.run import Run
-from services.coordinator.runs import Runs
-from services.coordinator.series import Series
-from services.coordinator.summary import summarize
+from services.coordinator.control.runs import Runs
+from services.coordinator.records.best import best_version
+from services.coordinator.records.export import Form, exported
+from services.coordinator.records.run import Run
+from services.coordinator.records.series import Series
+from services.coordinator.records.summary import summarize
 from syncline import published
 from syncline.errors import Conflict
 from syncline.run_parts import SyncPeriod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.coordinator.assignment import target_version
+from services.coordinator.control.assignment import target_version
 
 
 def test_without_work_the_fleet_gets_ready_for_the_latest_version() -> None:

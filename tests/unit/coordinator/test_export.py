@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.coordinator.export import exported, preferences
-from services.coordinator.run import Run
-from services.coordinator.store import RunStore
+from services.coordinator.records.export import exported, preferences
+from services.coordinator.records.run import Run
+from services.coordinator.records.store import RunStore
 from syncline import ids, recording, runspec
 from syncline.algo.pairs import build_pair_rule
 from syncline.algorithmspec import build_algorithm

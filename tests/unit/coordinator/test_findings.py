@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.coordinator.answers import Answer, AnsweredPrompt
-from services.coordinator.findings import best_row, found, value_of
+from services.coordinator.records.answers import Answer, AnsweredPrompt
+from services.coordinator.records.findings import best_row, found, value_of
 from syncline.algo import evaluation as statistics
 from syncline.run_parts import Best, Evaluation
 

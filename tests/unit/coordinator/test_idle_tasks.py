@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.coordinator import idle_tasks
+from services.coordinator.records import idle_tasks
 
 
 def row(step: int, **groups: dict[str, int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from services.coordinator import kubernetes
+from services.coordinator.cluster import kubernetes
 
 
 async def test_a_proxy_of_the_environment_is_not_asked_for_the_api_server(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.coordinator.locations import data_file, permitted, seed_model
 from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.submission.locations import data_file, permitted, seed_model
 from syncline.cache import Cache
 from syncline.errors import InvalidSpec
 

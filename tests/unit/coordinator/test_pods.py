@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.coordinator import metrics
-from services.coordinator.fleet import Fleet
-from services.coordinator.pods import Picture, Pod, observe
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.cluster.pods import Picture, Pod, observe
 from syncline.membership import Member
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.coordinator.plan import task_of_slot
-from services.coordinator.prompt_file import Row, read_rows
-from services.coordinator.prompts import PromptPlan
+from services.coordinator.work.plan import task_of_slot
+from services.coordinator.work.prompt_file import Row, read_rows
+from services.coordinator.work.prompts import PromptPlan
 from syncline import runspec
 from syncline.data_rows import Prompt
 from syncline.errors import InvalidSpec, RunFailed

@@ -11,9 +11,9 @@ from prometheus_client import generate_latest
 
 from services.cli import track
 from services.coordinator import metrics
-from services.coordinator.reports import step_row
-from services.coordinator.store import RunStore
-from services.coordinator.summary import summarize
+from services.coordinator.records.reports import step_row
+from services.coordinator.records.store import RunStore
+from services.coordinator.records.summary import summarize
 from syncline.v1.learner_service_pb2 import StepReport, TaskReport
 from tests.integration.learner_world import spec_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
-from services.coordinator.sources import RecordedGroups
+from services.coordinator.work.rollout_file import Reader, RolloutFile, open_rollouts
+from services.coordinator.work.sources import RecordedGroups
 from syncline import keys, runspec
 from syncline.data_rows import Prompt
 from syncline.errors import InvalidSpec, RunFailed

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.cli import stack
-from services.coordinator.scaling import FileScale
+from services.coordinator.cluster.scaling import FileScale
 from services.local.folder import StackFolder, tail
 from services.local.programs import Options, generator, redis_server, reward_model, services
 from syncline.errors import Conflict

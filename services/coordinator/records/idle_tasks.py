@@ -1,6 +1,6 @@
 """Tasks that train nothing: a run whose steps leave the weights as they were is no success that people should trust.
 
-Pure: from the rows of steps (services.coordinator.reports) to words.
+Pure: from the rows of steps (services.coordinator.records.reports) to words.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from itertools import islice
 
-from services.coordinator.fleet import Fleet
-from services.coordinator.reward_check import Checked, check_rewards
-from services.coordinator.run import Run
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.records.run import Run
+from services.coordinator.records.store import RunStore
+from services.coordinator.records.summary import checkpoint_place
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
-from services.coordinator.submission import Prepared, prepare
-from services.coordinator.summary import checkpoint_place
+from services.coordinator.submission.prepared import Prepared, prepare
+from services.coordinator.submission.reward_check import Checked, check_rewards
 from syncline.backoff import Backoff
 from syncline.cache import Cache
 from syncline.errors import RunFailed, StoreUnreachable

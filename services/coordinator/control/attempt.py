@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import diagnosis, idle_tasks, metrics, reports
-from services.coordinator.admission import Admission
-from services.coordinator.best import update_standings
-from services.coordinator.evaluation import Evaluator
-from services.coordinator.fleet import Fleet
-from services.coordinator.prompts import PlannedPrompt
-from services.coordinator.run import Run
+from services.coordinator import metrics
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control import diagnosis
+from services.coordinator.control.admission import Admission
+from services.coordinator.control.evaluation import Evaluator
+from services.coordinator.control.upkeep import Upkeep
+from services.coordinator.records import idle_tasks, reports
+from services.coordinator.records.best import update_standings
+from services.coordinator.records.run import Run
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.sources import Source
-from services.coordinator.upkeep import Upkeep
+from services.coordinator.work.prompts import PlannedPrompt
+from services.coordinator.work.sources import Source
 from syncline.algo.schedule import Period
 from syncline.errors import Conflict, RunFailed, SynclineError, Unavailable
 from syncline.membership import Member

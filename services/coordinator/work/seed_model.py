@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from services.coordinator.prompts import Encode
+from services.coordinator.work.prompts import Encode
 from syncline.data_rows import Prompt
 from syncline.errors import FieldProblem, InvalidSpec
 from syncline.rollout_rows import text_of

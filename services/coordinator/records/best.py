@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from services.coordinator import findings
-from services.coordinator.run import Run
+from services.coordinator.records import findings
+from services.coordinator.records.run import Run
 from syncline import published, standings
 from syncline.standings import BestVersion, Standings
 from syncline.storage import prune

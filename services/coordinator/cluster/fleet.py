@@ -17,7 +17,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator.pods import Picture, Pod
+from services.coordinator.cluster.pods import Picture, Pod
 from syncline import wanted
 from syncline.backoff import Backoff
 from syncline.errors import SynclineError, Unavailable

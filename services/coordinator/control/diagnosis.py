@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from redis.asyncio import Redis
 
-from services.coordinator.fleet import Fleet
+from services.coordinator.cluster.fleet import Fleet
 from syncline import keys
 
 

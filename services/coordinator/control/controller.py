@@ -11,17 +11,17 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import idle_tasks
-from services.coordinator.attempt import Attempt, Work
-from services.coordinator.best import tidy
-from services.coordinator.fleet import Fleet
-from services.coordinator.prompts import Encode, PromptPlan, held_out
-from services.coordinator.run import Run
-from services.coordinator.seed_model import encoder
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.attempt import Attempt, Work
+from services.coordinator.records import idle_tasks
+from services.coordinator.records.best import tidy
+from services.coordinator.records.run import Run
+from services.coordinator.records.summary import write_summary
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.sources import LivePrompts, RecordedGroups, Source
-from services.coordinator.submission import Prepared
-from services.coordinator.summary import write_summary
+from services.coordinator.submission.prepared import Prepared
+from services.coordinator.work.prompts import Encode, PromptPlan, held_out
+from services.coordinator.work.seed_model import encoder
+from services.coordinator.work.sources import LivePrompts, RecordedGroups, Source
 from syncline.errors import Busy, RunFailed, SynclineError, Unavailable
 from syncline.redis_client import CONNECTION_ERRORS
 from syncline.state import RunEvent, RunState

@@ -20,8 +20,8 @@ import aiohttp
 import structlog
 from kubernetes.aio import client, config
 
-from services.coordinator import pods
-from services.coordinator.pods import Picture, Pod
+from services.coordinator.cluster import pods
+from services.coordinator.cluster.pods import Picture, Pod
 from syncline.backoff import Backoff
 from syncline.errors import Conflict, NotFound, SynclineError, Unavailable
 
@@ -158,7 +158,7 @@ class PodWatch:
 
 @dataclass(slots=True)
 class StatefulSetScale:
-    """The scale of one StatefulSet: `services.coordinator.scaling.Scale`."""
+    """The scale of one StatefulSet: `services.coordinator.cluster.scaling.Scale`."""
 
     api: client.ApiClient
     namespace: str

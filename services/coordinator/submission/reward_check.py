@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from services.coordinator.prompt_file import Row
+from services.coordinator.work.prompt_file import Row
 from syncline.errors import FieldProblem, InvalidSpec, PeerTimeout, Unavailable
 from syncline.membership import Member
 from syncline.rewardspec import MathSpec, RewardSpec, VerifierSpec

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from services.coordinator.plan import Plan, epochs
-from services.coordinator.prompt_file import Row
+from services.coordinator.work.plan import Plan, epochs
+from services.coordinator.work.prompt_file import Row
 from syncline.data_rows import Prompt
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
 from syncline.runspec import RunSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from services.coordinator.prompts import PlannedPrompt
+from services.coordinator.work.prompts import PlannedPrompt
 from syncline import ids
 from syncline.run_parts import Evaluation, Task
 from syncline.runspec import RunSpec

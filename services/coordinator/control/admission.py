@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from services.coordinator.sources import Source
+from services.coordinator.work.sources import Source
 from syncline import keys
 from syncline.algo.schedule import Schedule
 from syncline.errors import Unavailable

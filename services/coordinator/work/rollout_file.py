@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from services.coordinator.prompts import Encode
-from services.coordinator.seed_model import Decode
+from services.coordinator.work.prompts import Encode
+from services.coordinator.work.seed_model import Decode
 from syncline.errors import FieldProblem, InvalidSpec, RunFailed
 from syncline.rollout_rows import RolloutRow
 from syncline.run_parts import Task

@@ -16,9 +16,9 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from services.coordinator.rollout_file import Origin
-from services.coordinator.run import RECORD, Run, RunRecord
-from services.coordinator.series import storing
+from services.coordinator.records.run import RECORD, Run, RunRecord
+from services.coordinator.records.series import storing
+from services.coordinator.work.rollout_file import Origin
 from syncline import durable
 from syncline.errors import NotFound, StorageError, SynclineError
 from syncline.runspec import RunSpec

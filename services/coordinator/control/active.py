@@ -7,16 +7,16 @@ import asyncio
 import structlog
 from redis.asyncio import Redis
 
-from services.coordinator.best import lend
-from services.coordinator.controller import RunController
-from services.coordinator.fleet import Fleet
-from services.coordinator.preparation import Preparation
-from services.coordinator.reward_check import UNCHECKED
-from services.coordinator.run import Run
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.controller import RunController
+from services.coordinator.records.best import lend
+from services.coordinator.records.run import Run
+from services.coordinator.records.store import RunStore
+from services.coordinator.records.summary import write_summary
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
-from services.coordinator.submission import Prepared
-from services.coordinator.summary import write_summary
+from services.coordinator.submission.preparation import Preparation
+from services.coordinator.submission.prepared import Prepared
+from services.coordinator.submission.reward_check import UNCHECKED
 from syncline.errors import InvalidSpec, SynclineError
 from syncline.state import RunEvent
 

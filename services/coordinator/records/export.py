@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, Literal
 
-from services.coordinator.run import Run
+from services.coordinator.records.run import Run
 from syncline import ids, recording
 from syncline.algo.pairs import build_pair_rule
 from syncline.errors import NotFound

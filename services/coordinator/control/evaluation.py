@@ -16,10 +16,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from services.coordinator import answers, findings
-from services.coordinator.answers import AnsweredPrompt, answered_prompt
-from services.coordinator.prompt_tasks import evaluation_task
-from services.coordinator.prompts import PlannedPrompt
+from services.coordinator.records import answers, findings
+from services.coordinator.records.answers import AnsweredPrompt, answered_prompt
+from services.coordinator.work.prompt_tasks import evaluation_task
+from services.coordinator.work.prompts import PlannedPrompt
 from syncline import keys
 from syncline.run_parts import Evaluation
 from syncline.runspec import RunSpec

@@ -16,9 +16,9 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from services.coordinator import series
-from services.coordinator.rollout_file import Origin
-from services.coordinator.series import SERIES, Row, Series
+from services.coordinator.records import series
+from services.coordinator.records.series import SERIES, Row, Series
+from services.coordinator.work.rollout_file import Origin
 from syncline import durable
 from syncline.bell import Bell
 from syncline.errors import FieldProblem, StorageError

@@ -1,6 +1,6 @@
 """Who can change the number of generators: the port, and its small implementations.
 
-Kubernetes is another one, in `services.coordinator.kubernetes`.
+Kubernetes is another one, in `services.coordinator.cluster.kubernetes`.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from services.coordinator import idle_tasks
-from services.coordinator.best import best_version
-from services.coordinator.run import Run
+from services.coordinator.records import idle_tasks
+from services.coordinator.records.best import best_version
+from services.coordinator.records.run import Run
 from syncline import durable, published
 from syncline.errors import NotFound
 

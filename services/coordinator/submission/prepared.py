@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from services.coordinator import locations, seed_model
-from services.coordinator.locations import FindCheckpoint, data_file
-from services.coordinator.prompt_file import Row, digest_of, read_rows
-from services.coordinator.prompts import check_room
-from services.coordinator.reward_check import not_offered
-from services.coordinator.rollout_file import Reader, RolloutFile, open_rollouts
 from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.submission import locations
+from services.coordinator.submission.locations import FindCheckpoint, data_file
+from services.coordinator.submission.reward_check import not_offered
+from services.coordinator.work import seed_model
+from services.coordinator.work.prompt_file import Row, digest_of, read_rows
+from services.coordinator.work.prompts import check_room
+from services.coordinator.work.rollout_file import Reader, RolloutFile, open_rollouts
 from syncline.cache import Cache
 from syncline.errors import FieldProblem, InvalidSpec
 from syncline.run_parts import Evaluation, Task

@@ -16,18 +16,18 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import endpoints
-from services.coordinator.active import ActiveRun
-from services.coordinator.attempt import Attempt
-from services.coordinator.best import lend
-from services.coordinator.fleet import Fleet
-from services.coordinator.preparation import Preparation
-from services.coordinator.reward_check import Checked
-from services.coordinator.run import Run
+from services.coordinator.cluster.fleet import Fleet
+from services.coordinator.control.active import ActiveRun
+from services.coordinator.control.attempt import Attempt
+from services.coordinator.records.best import lend
+from services.coordinator.records.run import Run
+from services.coordinator.records.store import RunStore
+from services.coordinator.records.summary import write_summary
 from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.store import RunStore
-from services.coordinator.submission import Prepared
-from services.coordinator.summary import write_summary
+from services.coordinator.submission import endpoints
+from services.coordinator.submission.preparation import Preparation
+from services.coordinator.submission.prepared import Prepared
+from services.coordinator.submission.reward_check import Checked
 from syncline import runspec
 from syncline.algo.schedule import Period
 from syncline.errors import Conflict, StorageError

@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol
 
-from services.coordinator.plan import Plan, epochs
-from services.coordinator.prompt_tasks import training_task
-from services.coordinator.prompts import PromptPlan
-from services.coordinator.rollout_file import RolloutFile, Span
+from services.coordinator.work.plan import Plan, epochs
+from services.coordinator.work.prompt_tasks import training_task
+from services.coordinator.work.prompts import PromptPlan
+from services.coordinator.work.rollout_file import RolloutFile, Span
 from syncline import keys
 from syncline.rollout_rows import group_of
 from syncline.runspec import RunSpec

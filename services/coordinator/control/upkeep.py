@@ -16,14 +16,15 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator import diagnosis, metrics
-from services.coordinator.admission import Admission
-from services.coordinator.assignment import target_version
-from services.coordinator.best import update_standings
-from services.coordinator.dead_letters import DeadLetters
-from services.coordinator.evaluation import Evaluator
-from services.coordinator.fleet import Fleet, Load
-from services.coordinator.run import Run
+from services.coordinator import metrics
+from services.coordinator.cluster.fleet import Fleet, Load
+from services.coordinator.control import diagnosis
+from services.coordinator.control.admission import Admission
+from services.coordinator.control.assignment import target_version
+from services.coordinator.control.dead_letters import DeadLetters
+from services.coordinator.control.evaluation import Evaluator
+from services.coordinator.records.best import update_standings
+from services.coordinator.records.run import Run
 from syncline import keys
 from syncline.algo.schedule import Period, Schedule
 from syncline.errors import StorageError, Unavailable

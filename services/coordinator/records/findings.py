@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from services.coordinator.answers import Answer, AnsweredPrompt
+from services.coordinator.records.answers import Answer, AnsweredPrompt
 from syncline.algo.evaluation import (
     length_controlled_win_rate,
     length_normalized,

@@ -10,7 +10,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.coordinator.pods import Pod
+from services.coordinator.cluster.pods import Pod
 from syncline import keys
 from syncline.redis_client import CONNECTION_ERRORS
 from syncline.streams import Streams

@@ -1,0 +1,1 @@
+"""Who works for the runs: generators, what each holds, and their pods."""

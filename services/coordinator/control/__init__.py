@@ -1,0 +1,1 @@
+"""What drives a run: its turn, its attempts, and what must happen in time meanwhile."""

@@ -1,0 +1,1 @@
+"""Runs as they are kept: what was asked, what happened, what came out."""

@@ -1,0 +1,1 @@
+"""Whether a run can start: its spec against files, stores, models and rewards."""
