@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import httpx
 
+from services.reward.api_keys import ApiKeys
 from services.reward.metrics import CHECK_SECONDS, RETRIES
 from syncline.backoff import Backoff
 from syncline.errors import Unavailable
@@ -63,7 +63,7 @@ class Endpoints:
     """Calls the endpoints of all groups. Limits are per endpoint and hold across groups and runs."""
 
     def __init__(self, *, keys_dir: Path | None = None, backoff: Backoff = _BACKOFF) -> None:
-        self._keys_dir = keys_dir
+        self._keys = ApiKeys(keys_dir)
         self._backoff = backoff
         self._gates: dict[tuple[str, int, float | None], _Gate] = {}
         self._client: httpx.AsyncClient | None = None
@@ -77,7 +77,7 @@ class Endpoints:
         that is tried again too, like a busy server or a broken connection, at most four times and for twice
         `timeout_s`. The time that it waits for its turn is not counted: it is no fault of the server.
         """
-        key = self._key(spec)
+        key = self._keys.named(spec.key) if spec.key is not None else ""
         gate = self._gate(spec)
         left_s = 2 * spec.timeout_s
         pauses = self._backoff.pauses()
@@ -127,10 +127,13 @@ class Endpoints:
                 response = await self._client.post(url, json=body, headers=headers)
         except (TimeoutError, httpx.TimeoutException):
             raise _Again(f"no answer within {spec.timeout_s:g} s") from None
-        except httpx.TransportError as error:
-            raise _Again(f"{_words(error)}; is the server up, and is the address right?") from None
-        except httpx.InvalidURL as error:
-            raise Unavailable(f"{url} is not a URL ({error}); mend reward.endpoint") from None
+        except httpx.DecodingError as error:
+            said = _shown(str(error), key)
+            raise _Again(f"an answer that cannot be unpacked ({said}); is there a proxy in between?") from None
+        except httpx.RequestError as error:
+            raise _Again(f"{_words(error, key)}; is the server up, and is the address right?") from None
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise Unavailable(f"{url} cannot be asked ({_shown(str(error), key)}); mend reward.endpoint") from None
         if response.status_code != 200:
             raise _failure(response, spec, key)
         CHECK_SECONDS.labels(spec.type).observe(time.monotonic() - started)
@@ -139,19 +142,6 @@ class Endpoints:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             said = _shown(response.text, key)
             raise _Again(f"{url} gave an answer of the wrong form ({type(error).__name__}: {said!r})") from None
-
-    def _key(self, spec: EndpointSpec) -> str:
-        """The API key that the spec names. Read anew for each request, as a mounted secret may be rotated."""
-        if spec.key is None:
-            return ""
-        variable = f"SYNCLINE_KEY_{spec.key.upper().replace('-', '_')}"
-        if found := os.environ.get(variable, "").strip():
-            return found
-        file = self._keys_dir / spec.key if self._keys_dir else None
-        if file is not None and file.is_file() and (found := file.read_text(encoding="utf-8").strip()):
-            return found
-        also = f", or a file {file}" if file else ""
-        raise Unavailable(f"the reward service has no key {spec.key!r}; give it the variable {variable}{also}")
 
 
 class _Gate:
@@ -219,6 +209,10 @@ def _retry_after_s(response: httpx.Response) -> float:
         return 0.0
 
 
-def _words(error: httpx.TransportError) -> str:
-    kind = {httpx.ConnectError: "no connection", httpx.RemoteProtocolError: "the connection broke off"}
-    return f"{kind.get(type(error), type(error).__name__)} ({error})" if str(error) else type(error).__name__
+def _words(error: httpx.RequestError, key: str) -> str:
+    kinds: dict[type[httpx.RequestError], str] = {
+        httpx.ConnectError: "no connection",
+        httpx.RemoteProtocolError: "the connection broke off",
+    }
+    kind, said = kinds.get(type(error), type(error).__name__), _shown(str(error), key)
+    return f"{kind} ({said})" if said else type(error).__name__

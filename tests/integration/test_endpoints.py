@@ -27,6 +27,7 @@ from tests.integration.scripted_openai import Request, answer, error, says, scri
         (answer(200, {"choices": [{"message": {"content": ["a"]}, "finish_reason": "stop"}]}), "wrong form"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{", "the connection broke off"),
         (b"", "the connection broke off"),
+        (answer(200, "no gzip", content_encoding="gzip"), "an answer that cannot be unpacked"),
     ],
 )
 async def test_what_may_pass_is_tried_four_times_and_then_unavailable(
@@ -123,6 +124,50 @@ async def test_a_key_that_is_not_there_is_named_with_its_variable_and_its_file(t
         assert numbers(await JudgeReward(endpoints).score(spec, items("red"))) == [("scored", 6.0)]
         assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
     await endpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"{KEY}\n{KEY}-of-yesterday\n".encode(), "has 2 lines"),
+        (f"\u201c{KEY}\u201d".encode(), "holds spaces, or characters that are not ASCII"),
+        (f"Bearer {KEY}".encode(), "holds spaces"),
+        (f"{KEY}\n".encode("utf-16"), "is not UTF-8"),
+        (f"cl\u00e9-{KEY}".encode("latin-1"), "is not UTF-8"),
+    ],
+    ids=["two lines", "smart quotes", "with its scheme", "UTF-16", "Latin-1"],
+)
+async def test_a_file_that_holds_no_key_is_named_with_what_is_wrong_and_never_shown(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    (tmp_path / "judge").write_bytes(content)
+    endpoints = Endpoints(keys_dir=tmp_path)
+    async with scripted(lambda _: says("6")) as server:
+        (verdict,) = await JudgeReward(endpoints).score(judge(server, key="judge"), items("red"))
+        assert server.requests == []
+    assert verdict.status == "unavailable"
+    assert f"the file {tmp_path / 'judge'} {said}" in verdict.cause
+    assert verdict.cause.endswith("put the key there and nothing else")
+    assert KEY not in repr(verdict)
+    await endpoints.close()
+
+
+async def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    (tmp_path / "judge").write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
+    endpoints = Endpoints(keys_dir=tmp_path)
+    async with scripted(lambda _: says("6")) as server:
+        spec = judge(server, key="judge")
+        assert numbers(await JudgeReward(endpoints).score(spec, items("red"))) == [("scored", 6.0)]
+        assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    await endpoints.close()
+
+
+async def test_an_address_that_no_request_can_be_sent_to_is_unavailable(endpoints: Endpoints) -> None:
+    for address in ("http://[::1", "http://xn--/v1"):
+        spec = JudgeSpec(type="judge", endpoint=address, model="m", timeout_s=5.0)
+        (verdict,) = await JudgeReward(endpoints).score(spec, items("red"))
+        assert verdict.status == "unavailable"
+        assert "mend reward.endpoint" in verdict.cause
 
 
 async def test_a_judge_that_hangs_is_given_up_after_twice_its_timeout(endpoints: Endpoints) -> None:
