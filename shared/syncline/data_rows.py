@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -86,13 +87,13 @@ def _json_row(line: int, data: bytes) -> DataRow | BadRow:
 
 
 def answer_of(row: DataRow) -> str | BadRow:
-    """The gold answer as text; empty where there is none."""
+    """The gold answer as text; empty where there is none. A number is written out: 0.00001, not 1e-05."""
     answer = row.fields.get("answer")
     if answer is None or isinstance(answer, str):
         return answer or ""
     number = isinstance(answer, int | float) and not isinstance(answer, bool)
     if number and math.isfinite(answer):
-        return str(answer)
+        return format(Decimal(str(answer)), "f")
     what = f"{answer}" if number else f"a {type(answer).__name__}"
     return BadRow(row.line, f"has an `answer` that is {what}", "text, or a finite number")
 

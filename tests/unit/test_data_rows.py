@@ -83,7 +83,19 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_field(
     assert problem in str(refused.value)
 
 
-@pytest.mark.parametrize(("answer", "text"), [("2", "2"), (2, "2"), (0.5, "0.5"), (None, ""), ("", "")])
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("2", "2"),
+        (2, "2"),
+        (0.5, "0.5"),
+        (1e-05, "0.00001"),
+        (1e20, "1" + "0" * 20),
+        (-2e-7, "-0.0000002"),
+        (None, ""),
+        ("", ""),
+    ],
+)
 def test_a_gold_answer_is_text_or_a_number(answer: object, text: str) -> None:
     assert answer_of(DataRow(1, {"answer": answer})) == text
 
