@@ -20,7 +20,8 @@ import pytest_asyncio
 
 from services.reward.verdicts import Item
 from services.reward.verifier_reward import Verification
-from services.reward.verifiers.answers import amount_in, answer_in, gold_in
+from services.reward.verifiers.answers import answer_in, gold_in
+from services.reward.verifiers.math import as_read, same_words
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.wire import Limits, Outcome, Question
 from syncline.errors import InvalidSpec, Unavailable
@@ -157,10 +158,19 @@ def directly(gold: str, answer: str) -> tuple[str, float]:
     )
 
 
+READ_OTHERWISE = {
+    (r"\boxed{(-\infty,3)}", r"\boxed{x<3}"),
+    (r"\boxed{(2,4)}", r"\boxed{2<x<4}"),
+    (r"\boxed{1,2}", r"\boxed{1,1,2}"),
+    (r"\boxed{1,1,2}", r"\boxed{1,2}"),
+    (r"\boxed{1.6\times10^{-19}}", r"\boxed{1.6\times10^{-18}}"),
+}
+
+
 def told_otherwise(gold: str, answer: str) -> bool:
-    """What we say and the library alone does not: amounts are their numbers, and `84 = 85` claims both."""
-    amounts = (amount_in(gold), amount_in(answer))
-    return (None not in amounts and amounts != (gold, answer)) or (gold == "85" and "= 85" in answer)
+    """What we say and the library alone does not."""
+    read_by_us = as_read(answer, gold) != (answer, gold) or same_words(answer, gold) is not None
+    return read_by_us or (gold, answer) in READ_OTHERWISE or (gold == "85" and "= 85" in answer)
 
 
 async def test_more_hostile_answers_than_workers_do_not_use_the_pool_up(pool: VerifierPool) -> None:

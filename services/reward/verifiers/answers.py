@@ -14,30 +14,24 @@ _WORD = re.compile(r"(?:^|(?<=\s))[^\W\d_]{2,}(?=[\s.,:;!?]|$)")
 _FORMULA_CHARS = 1024
 _INVISIBLE = dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF))
 """Soft hyphens, zero-width characters, marks of writing direction: nobody sees them, so they change no answer."""
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-_UNIT = r"(?:[^\W\d_]{2,}|[mghLsVAWJN](?![^\W\d_]))(?:\^\d|²|³)?(?!\()"
-"""Words of two letters and more, and the shortest units: other single letters are variables."""
-_UNITS = rf"{_UNIT}(?:[ /*·.-]+{_UNIT})*"
-_REMARK = r"\([^\W\d_]{2,}(?:[ -][^\W\d_]{2,})*\)"
-_SUM = r"\(\d[\d\s.,]*[-+*/\xd7·=][\d\s.,+*/\xd7·=-]*\)"
-_AMOUNT = re.compile(
-    rf"(?P<number>[-+]?[$€£]?{_DIGITS}(?:/\d+)?)%?(?:°[CF]?| ?/ ?{_UNITS}| +(?:{_UNITS}|{_REMARK}|{_SUM}))?\.?"
+_MARK = re.compile(r"(?<!#)####(?!#)([^\n]*)")
+_NUMBERED_HEADING = re.compile(r"\d+[.):]\s+[^\W\d_]|[^\W\d_]+\s+\d+\s*(?:[:.]|$)")
+"""3. Verification, Step 2: as headings of Markdown are numbered."""
+_JOINED = re.compile(
+    r"(?:[\s.,;:&$()\[\]{}*|]|\\[,;:!()\[\]]|\\q?quad\b|\\text\b|\\mbox\b|\b(?:and|or)\b|[a-z](?:_\d)?\s*=)*",
+    re.IGNORECASE,
 )
-"""20 miles/hour, 20 cm^2, 90°, 12 (twelve), 72 (48+24)."""
-_AMOUNT_CHARS = 100
-_NO_UNIT = re.compile(r"\b(and|or|to|not|plus|minus|times|over|by)\b", re.IGNORECASE)
-_NEIGHBOUR_CHARS = 70
-"""Boxes closer than this may belong together ("\\boxed{1} or \\boxed{2}"); Math-Verify has the same bound."""
+"""What may stand between two boxes that are one answer: \\boxed{1} or \\boxed{2}; x = \\boxed{1}, y = \\boxed{2}."""
 
 
 def last_boxes(text: str) -> str | None:
-    r"""The last complete \boxed{...} with the boxes right before it, or None when there is none.
+    r"""The last complete \boxed{...} with the boxes that are joined to it, or None when there is none.
 
-    Neighbours stay, so that Math-Verify sees two answers as two: a completion that boxes
-    every candidate in turn is then a set, and wrong, instead of right by its last guess.
+    Those stay, so that Math-Verify sees two answers as two: a completion that boxes every candidate
+    in turn is then a set, and wrong, instead of right by its last guess.
 
-    >>> last_boxes(r"First \boxed{3}. After a long second thought, and one more look at the question: \boxed{4}.")
-    '\\boxed{4}'
+    >>> last_boxes(r"Thus x = \boxed{3}, hence the answer is \boxed{4}."), last_boxes(r"\boxed{3} or \boxed{4}")
+    ('\\boxed{4}', '\\boxed{3} or \\boxed{4}')
     """
     spans: list[tuple[int, int]] = []
     opened: list[int | None] = []  # where the box began, or None for a brace of another kind
@@ -57,7 +51,7 @@ def last_boxes(text: str) -> str | None:
         return None
     first = spans[-1][0]
     for earlier, later in pairwise(reversed(spans)):
-        if earlier[0] - later[1] >= _NEIGHBOUR_CHARS:
+        if _JOINED.fullmatch(text, later[1], earlier[0]) is None:
             break
         first = later[0]
     return text[first : spans[-1][1]]
@@ -74,8 +68,9 @@ def answer_in(completion: str, /, *, longest: int) -> str | None:
     if boxes is not None:
         return boxes if len(boxes) <= longest else None
     text = completion.strip()
-    if "####" in text:  # the form of GSM8K; what a model writes after that line is another matter
-        text = text.rpartition("####")[2].strip().partition("\n")[0]
+    marked = _marked(text)
+    if marked is not None:  # what a model writes after that line is another matter
+        text = marked
     formula = text.rstrip(".").strip("*`")  # Markdown's bold and code
     if _is_formula(formula):
         return _boxed(formula)
@@ -90,9 +85,8 @@ def gold_in(answer: str) -> str:
 
     GSM8K's `... #### 72` and worked solutions that end in a box are understood.
     """
-    if "####" in answer:
-        answer = answer.rpartition("####")[2]
-    answer = answer.strip()
+    marked = _marked(answer)
+    answer = answer.rpartition("####")[2].strip() if marked is None else marked
     boxes = last_boxes(answer)
     if boxes is not None:
         return boxes
@@ -113,15 +107,14 @@ def gold_boxed(answer: str) -> str:
     return rf"\boxed{{{_DELIMITERS.sub('', gold)}}}"
 
 
-def amount_in(text: str) -> str | None:
-    r"""The number of a plain number or of an amount of something, alone or in one box; else None.
-
-    >>> amount_in("20 miles/hour"), amount_in(r"\boxed{20 cm^2}"), amount_in("72 (48+24)"), amount_in("2 (x+1)")
-    ('20', '20', '72', None)
-    """
-    text = text.removeprefix(r"\boxed{").removesuffix("}") if text.startswith(r"\boxed{") else text
-    found = _AMOUNT.fullmatch(text) if len(text) <= _AMOUNT_CHARS else None
-    return None if found is None or _NO_UNIT.search(text) else re.sub(r"[$€£+]", "", found["number"])
+def _marked(text: str) -> str | None:
+    """What GSM8K's mark #### marks: the last line of it that holds a value. Without one it is a heading of Markdown."""
+    for found in reversed(list(_MARK.finditer(text))):
+        line = found[1].strip()
+        has_digit = any(char.isdecimal() for char in line)
+        if (has_digit and not _NUMBERED_HEADING.match(line)) or _is_formula(_DELIMITERS.sub("", line).rstrip(".")):
+            return line
+    return None
 
 
 def _boxed(text: str) -> str:

@@ -19,7 +19,7 @@ from itertools import product
 from math import isclose
 from typing import Any
 
-from services.reward.verifiers.answers import amount_in
+from services.reward.verifiers.amounts import Reading, read
 from services.reward.verifiers.verifier import Unparsable, UnreadableGold
 
 for _name in ("math_verify", "latex2sympy2_extended"):  # they log whole completions: hostile text in our logs
@@ -29,6 +29,12 @@ _NUMBER = re.compile(r"-?(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,3}|0|[1-9][0-9]{0,11}
 """At most 15 digits, as the library has no more of a decimal; and no zero in front, which it does not always read."""
 _PRICE = re.compile(rf"(?:\\?\$)?({_NUMBER.pattern})")
 _BOXED_PRICE = re.compile(rf"\\boxed\{{{_PRICE.pattern}\}}")
+_BOUND = re.compile(r"(?:\\boxed\{)?\s*([<>]=?|[\u2264\u2265\u2260]|\\(?:leq?|geq?|neq?|lt|gt)(?![a-zA-Z]))")
+_SMALL = 1e-3
+_LIKE_SMALL = 2e-6
+_ZERO = 1e-12
+"""The library rounds to six digits behind the point. Of numbers below _SMALL these are too few; they are compared by
+their own size."""
 
 SELF_TEST = (("1/2", "2/4", 1.0), ("1/3", "2/4", 0.0))
 WARM_UP = (
@@ -63,12 +69,46 @@ WARM_UP = (
 def equal(answer: str, gold: str) -> float:
     """1 when `answer` equals `gold`, both as `answers` cut them out, else 0."""
     known = same_numbers(answer, gold)
-    if known is not None:
-        return float(known)
-    found, wanted = amount_in(answer), amount_in(gold)
-    if found is not None and wanted is not None and (found, wanted) != (answer, gold) and equal(found, wanted):
-        return 1.0
-    return same_mathematics(answer, gold)
+    if known is None:
+        answer, gold = as_read(answer, gold)
+        known = same_words(answer, gold)
+    if known is None:
+        known = same_numbers(answer, gold)
+    return same_mathematics(answer, gold) if known is None else float(known)
+
+
+def as_read(answer: str, gold: str) -> tuple[str, str]:
+    """Both as Math-Verify reads them, and amounts as their numbers where both are numbers."""
+    found, wanted = read(answer), read(gold)
+    numbers = all(one is not None and one.kind in ("number", "formula") for one in (found, wanted))
+    return _as_read(answer, found, number=numbers), _as_read(gold, wanted, number=numbers)
+
+
+def _as_read(text: str, reading: Reading | None, *, number: bool) -> str:
+    taken = ("number", "formula") if number else ("formula",)
+    return reading.text if reading is not None and reading.kind in taken else text
+
+
+def same_words(answer: str, gold: str) -> bool | None:
+    """Whether two answers in words are the same, letter by letter; None where that is not how to compare them.
+
+    The library takes letters for variables, so that On = No; and of `10 below zero` it takes the number.
+    """
+    if _bound(answer) != _bound(gold):
+        return False
+    found, wanted = read(answer), read(gold)
+    kinds = {one.kind for one in (found, wanted) if one is not None}
+    if found is None or wanted is None or not kinds <= {"phrase", "word"}:
+        return False if "phrase" in kinds else None
+    if found.text == wanted.text:
+        return True
+    return False if "phrase" in kinds or answer.startswith(r"\boxed{") else None  # other prose holds no answer
+
+
+def _bound(text: str) -> str | None:
+    """The sign of an answer like `> 85`, which the library leaves out."""
+    found = _BOUND.match(text)
+    return found[1].replace("leq", "le").replace("geq", "ge").replace("neq", "ne") if found else None
 
 
 def same_numbers(answer: str, gold: str) -> bool | None:
@@ -105,6 +145,8 @@ def same_mathematics(answer: str, gold: str) -> float:
         raise Unparsable("no answer found")
     if any(_contradicts_itself(one) for one in found):
         return 0.0
+    if _repeats(answer, found[0], gold, wanted[0]):
+        return 0.0
     # Both are [expression, text]. Texts first: equal texts need no algebra.
     return float(any(_equal(one, other) for one, other in product(reversed(wanted), reversed(found))))
 
@@ -135,6 +177,19 @@ def _value(constant: Any) -> float | None:
     return float(value) if value.is_Float and value.is_finite else None
 
 
+def _rounded_away(gold: Any, found: Any) -> bool:
+    """Whether two small numbers differ, which rounding to six digits would make equal."""
+    from sympy import Expr, Float
+
+    both = (gold, found)
+    if not all(isinstance(one, Expr) and one.is_number for one in both) or not any(one.has(Float) for one in both):
+        return False  # exact numbers are compared exactly
+    wanted, given = (0.0 if one.is_zero else _value(one) for one in both)
+    if wanted is None or given is None or abs(wanted) >= _SMALL:
+        return False
+    return not isclose(wanted, given, rel_tol=_LIKE_SMALL, abs_tol=0.0 if wanted else _ZERO)
+
+
 @lru_cache(maxsize=1024)
 def _parsed_gold(gold: str) -> list[Any]:
     return _parsed(gold)
@@ -152,10 +207,32 @@ def _parsed(text: str) -> list[Any]:
         return []
 
 
+def _repeats(answer: str, found: Any, gold: str, wanted: Any) -> bool:
+    """Whether one of two lists has a value twice that the other has once. The library takes both for sets."""
+    from sympy import FiniteSet
+
+    if not (isinstance(found, FiniteSet) and isinstance(wanted, FiniteSet)):
+        return False
+    counts = [_values_in(text) for text in (answer, gold)]
+    return None not in counts and counts[0] != counts[1]
+
+
+def _values_in(text: str) -> int | None:
+    """Values of a list in one box; None for what is a set, or more than commas part."""
+    inside = text.removeprefix(r"\boxed{").removesuffix("}")
+    return None if re.search(r"[{}()\[\]]|\\pm|\\cup", inside) else inside.count(",") + 1
+
+
 def _equal(gold: Any, found: Any) -> bool:
     from math_verify import verify
+    from sympy import Interval, Union
+    from sympy.logic.boolalg import Boolean
 
+    if isinstance(gold, Interval | Union) and isinstance(found, Boolean):
+        gold, found = found, gold  # 0 < x < 3 is (0, 3) for the library in this order only
     try:
+        if _rounded_away(gold, found):
+            return False
         return bool(verify(gold, found, timeout_seconds=None, raise_on_error=True))  # not symmetric: gold first
     except MemoryError:
         raise
