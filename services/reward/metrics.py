@@ -38,4 +38,5 @@ RETRIES = Counter(
 )
 WORKERS = Gauge("syncline_reward_workers_alive", "Verifier worker processes that are alive")
 GROUPS = Counter("syncline_reward_groups", "Rollout groups by what became of them", ["result"])
-"""moved, lost (another consumer had taken it over), closed (its run wants no more), retried, dead."""
+"""moved, handed_back (its reward is not given here), lost (another consumer had taken it over), closed (its run wants
+no more), retried, dead."""

@@ -20,7 +20,7 @@ from services.reward.verifier_reward import Verification
 from services.reward.verifiers.pool import VerifierPool
 from services.reward.verifiers.registry import VERIFIERS
 from syncline.errors import FieldProblem, InvalidSpec
-from syncline.rewardspec import RewardSpec
+from syncline.rewardspec import RewardSpec, VerifierSpec
 from syncline.spec_problems import problems_in_json
 
 _REWARD_SPEC: TypeAdapter[RewardSpec] = TypeAdapter(RewardSpec)
@@ -35,6 +35,10 @@ def rewards(settings: RewardSettings, pool: VerifierPool, endpoints: Endpoints) 
         "judge": JudgeReward(endpoints),
         "reward_model": ModelReward(endpoints),
     }
+
+
+class NotServed(InvalidSpec):
+    """This service does not give the reward; one of another version may, as in the midst of an upgrade."""
 
 
 class Scorer:
@@ -52,13 +56,22 @@ class Scorer:
         return sorted({*self.rewards} - {"verifier"} | verifiers)
 
     def route(self, reward_json: str) -> RewardSpec:
-        """The reward that a task names. Raises InvalidSpec unless this service gives it."""
+        """The reward that a task names. Raises InvalidSpec for what is no reward, and NotServed."""
         spec = _parsed(reward_json)
         if spec.type not in self.rewards:
-            raise InvalidSpec(
+            raise NotServed(
                 [FieldProblem("reward.type", f"{spec.type!r} is not served here", ", ".join(sorted(self.rewards)))]
             )
         return spec
+
+    async def require(self, spec: RewardSpec) -> None:
+        """Raise NotServed for a verifier, or an option of one, that there is not in this service."""
+        if not isinstance(spec, VerifierSpec):
+            return
+        try:  # without an item, all that can be refused is the spec
+            await self.rewards[spec.type].score(spec, [])
+        except InvalidSpec as error:
+            raise NotServed(error.problems) from None
 
     async def score(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict]:
         """One verdict per item, in order, shaped. Raises InvalidSpec when a gold answer cannot be read."""

@@ -1,9 +1,10 @@
 """Stream in, stream out: takes rollout groups, scores them, hands them over.
 
-A group leaves in one of three ways. Scored: to the learner, or to the coordinator for an
+A group leaves in one of four ways. Scored: to the learner, or to the coordinator for an
 evaluation. Dropped, without samples: its gold answer cannot be read, so no retry can help and
 nothing may be learned from it. Failed: the entry itself is broken; after three deliveries it
-is a dead letter. A group whose reward is down stays here, leased, until the reward is back or
+is a dead letter. Handed back: this service does not give its reward, and another one may, as in the
+midst of an upgrade. A group whose reward is down stays here, leased, until the reward is back or
 its run is over.
 """
 
@@ -24,7 +25,7 @@ from redis.exceptions import RedisError
 
 from services.reward.groups import GOLD_UNPARSABLE, decoded, dropped, items_of, place_of
 from services.reward.metrics import GROUPS
-from services.reward.scorer import Scorer
+from services.reward.scorer import NotServed, Scorer
 from services.reward.verdicts import Item, Verdict
 from syncline import keys
 from syncline.backoff import Backoff
@@ -43,6 +44,8 @@ _POLL_S = 0.5
 _HAND_BACK_S = 2.0
 _BACKOFF = Backoff(first_s=0.5, longest_s=30.0, jitter=0.5)
 """Of a reward that is unavailable."""
+_NOT_SERVED_S = 0.5
+"""How long a group stays whose reward is given elsewhere: handed back at once it might come back at once, for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,23 +172,19 @@ class RewardWorker:
 
     async def _work(self, entry: Entry) -> None:
         try:
+            self._scoring.add(entry.id)
             try:
                 group = decoded(entry.payload)
-                items = items_of(group)
-                spec = self._scorer.route(group.task.reward_json)
+                scored = await self._scored(entry, group, items_of(group))
             except DecodeError as error:
                 await self._fail(entry, cause=f"broken group: {error}")
+                return
+            except NotServed as error:
+                await self._leave_to_others(entry, error)
                 return
             except InvalidSpec as error:
                 await self._fail(entry, cause=f"unknown reward: {error.message}")
                 return
-            self._scoring.add(entry.id)
-            try:
-                scored = pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
-            except InvalidSpec as error:
-                log.warning("group_dropped", cause=GOLD_UNPARSABLE, error=error.message, **place_of(group))
-                self._count("dropped")
-                scored = dropped(group)
             finally:
                 self._scoring.discard(entry.id)
             await self._hand_over(entry, group, scored)
@@ -195,6 +194,24 @@ class RewardWorker:
         finally:
             self._held.pop(entry.id, None)
             self._waiting.pop(entry.id, None)
+
+    async def _scored(self, entry: Entry, group: pb.RolloutGroup, items: Sequence[Item]) -> pb.ScoredGroup:
+        """Raises InvalidSpec for what is no reward, and NotServed."""
+        spec = self._scorer.route(group.task.reward_json)
+        await self._scorer.require(spec)
+        try:
+            return pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
+        except InvalidSpec as error:
+            log.warning("group_dropped", cause=GOLD_UNPARSABLE, error=error.message, **place_of(group))
+            self._count("dropped")
+            return dropped(group)
+
+    async def _leave_to_others(self, entry: Entry, error: NotServed) -> None:
+        """Back to the stream, uncounted: that this service is too old for a group is no fault of the group."""
+        self._wait_for(entry, f"{error.message}; waiting for a reward service that gives it")
+        await asyncio.sleep(_NOT_SERVED_S)
+        await self._insist(lambda: self._consumer.hand_back([entry]), otherwise=0)
+        self._count("handed_back")
 
     async def _verdicts(self, entry: Entry, items: Sequence[Item], spec: RewardSpec) -> list[pb.Verdict]:
         """A verdict for every sample. Waits as long as the reward is down: `unavailable` never leaves this service."""
@@ -225,6 +242,8 @@ class RewardWorker:
             lambda: self._consumer.hand_over(entry, run_id=run_id, to=to, payload=payload), otherwise="lost"
         )
         self._count(result)
+        if result == "moved" and not scored.dropped_cause:
+            self.error = ""  # what went wrong was of another group, and is in the log
 
     async def _fail(self, entry: Entry, *, cause: str) -> None:
         self.error = cause

@@ -114,9 +114,6 @@ BROKEN = {
     "no run": pb.RolloutGroup(samples=[pb.Sample()]).SerializeToString(),
     "no samples": group().SerializeToString(),
     "no purpose": group("85", purpose=pb.PURPOSE_UNSPECIFIED).SerializeToString(),
-    "unknown reward": group(
-        "85", reward_json='{"type": "judge", "endpoint": "http://j/v1", "model": "m"}'
-    ).SerializeToString(),
     "nonsense reward": group("85", reward_json="{").SerializeToString(),
 }
 
@@ -133,6 +130,47 @@ async def test_a_broken_entry_is_a_dead_letter_after_three_deliveries_and_others
     assert letter[b"p"] == BROKEN[kind]
     assert int(letter[b"deliveries"]) == 3
     assert letter[b"cause"].startswith((b"broken group: ", b"unknown reward: "))
+
+
+NOT_SERVED = {
+    "a verifier": ('{"type": "verifier", "name": "not_yet"}', "there is no verifier 'not_yet'"),
+    "an option": ('{"type": "verifier", "name": "exact_match", "options": {"not_yet": true}}', "not_yet"),
+    "a type": ('{"type": "judge", "endpoint": "http://j/v1", "model": "m"}', "'judge' is not served here"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_SERVED)
+async def test_a_group_whose_reward_only_another_pod_gives_waits_for_that_pod(redis: Redis, kind: str) -> None:
+    reward_json, missing = NOT_SERVED[kind]
+    # given an older pod, without the verifier of a newer one
+    settings = RewardSettings()
+    pool = VerifierPool(workers=1, limits=settings.limits, wall_s=60.0)  # nobody asks it
+    older = Scorer({"math": Exact(), "verifier": rewards(settings, pool, Endpoints())["verifier"]})
+    newer = Scorer({"verifier": Exact(), "judge": Exact()})
+    old = worker(redis, older)
+    async with working(old):
+        await add(redis, group("85", "1", reward_json=reward_json))
+        await until(lambda: old.groups["handed_back"] >= 4, what="the older pod hands it back time and again")
+        assert missing in old.trouble
+        assert not await redis.exists(keys.dead(RUN), keys.scored(RUN))
+        # when a newer one comes, the group is scored
+        async with working(worker(redis, newer, consumer="reward-1")):
+            [done] = await scored(redis, count=1)
+            await nothing_left(redis)
+    assert [verdict.score for verdict in done.verdicts] == [1.0, 0.0]
+
+
+async def test_a_bad_group_is_trouble_until_a_later_one_is_scored(redis: Redis) -> None:
+    one = worker(redis, Scorer({"math": Exact()}))
+    async with working(one):
+        await Streams(redis).open_run(RUN)
+        await Streams(redis).add(keys.ROLLOUTS, run_id=RUN, payload=BROKEN["no samples"])
+        await entries(redis, keys.dead(RUN), count=1)
+        assert one.trouble == "broken group: it has no samples"
+        await add(redis, group("85"))
+        await scored(redis, count=1)
+        await until(lambda: one.trouble == "", what="the service is well again")
+        assert "error" not in one.status()
 
 
 async def test_a_reward_with_a_bug_costs_its_group_and_not_the_service(redis: Redis) -> None:
