@@ -20,10 +20,11 @@ from services.inference.text import Decoder
 from syncline import published
 from syncline.bell import Bell
 from syncline.cache import Cache
-from syncline.errors import Conflict, EngineDead, ProbeMismatch, SynclineError, Unavailable
+from syncline.errors import Conflict, EngineDead, EngineError, LoadFailed, ProbeMismatch, SynclineError, Unavailable
 from syncline.v1.checkpoint_pb2 import CheckpointHandle, Probe
 
 log = structlog.get_logger()
+_SHOWN_CHARS = 300
 Phase = Literal["idle", "loading", "serving", "draining", "failed"]
 
 
@@ -58,6 +59,7 @@ class Generator:
         """Versions that came to be held since the start."""
         self.phase: Phase = "idle"
         self.error = ""
+        self._error_of_a_group = ""
         self.changed = Bell()
         """Rung when `held` or `phase` changed, or a group ended."""
         self.on_change: Callable[[], None] = lambda: None
@@ -108,6 +110,12 @@ class Generator:
             except SynclineError as error:
                 self._fail(error)
                 raise
+            except Exception as error:  # a bug, or a library's: nobody knows what the engine holds now
+                dead = EngineDead(f"loading version {handle.version} failed by {_words(error)}")
+                log.error("load_failed", exc_info=error)
+                await self.engine.close()
+                self._fail(dead)
+                raise dead from error
             self.held, self.error = wanted, ""
             self.loads += 1
             self._set_phase("serving", swapping=False)
@@ -126,6 +134,11 @@ class Generator:
             self.error = error.message
             self._set_phase(before, swapping=False)
             raise
+        except Exception as error:
+            log.error("staging_failed", exc_info=error)
+            self.error = f"staging version {handle.version} failed by {_words(error)}"
+            self._set_phase(before, swapping=False)
+            raise LoadFailed(self.error) from error
 
     async def _until_idle(self) -> None:
         """Return when nothing is in flight. Raises EngineDead, with the groups, when that takes too long."""
@@ -141,7 +154,8 @@ class Generator:
     async def generate(self, held: Held, request: GroupRequest, *, name: str) -> tuple[tuple[Completion, str], ...]:
         """Completions with their texts, all sampled by `held`; `name` is what the group is called in messages.
 
-        Raises Conflict when another version is held, else as `Engine.generate`.
+        Raises Conflict when another version is held, else as `Engine.generate`; what an engine raises beyond that is
+        an EngineError, too, and stands in `error` until a later group ends well.
         """
         if not self.serves(held):
             raise Conflict(f"version {held.version} of {held.run_id} is not held; holding {self.held}")
@@ -150,16 +164,26 @@ class Generator:
         self._running.append(name)
         try:
             completions = await self.engine.generate(request)
+            answers = tuple((completion, decoder.text(completion.token_ids)) for completion in completions)
         except EngineDead as error:
             await self.engine.close()
             self._fail(error)
             raise
+        except SynclineError:
+            raise
+        except Exception as error:
+            log.error("generation_failed", group=name, exc_info=error)
+            self.error = self._error_of_a_group = f"{name} failed by {_words(error)}"
+            self.on_change()
+            raise EngineError(self.error) from error
         finally:
             self._running.remove(name)
             self.changed.ring()
         self.groups_total += 1
         self.tokens_total += sum(len(completion.token_ids) for completion in completions)
-        return tuple((completion, decoder.text(completion.token_ids)) for completion in completions)
+        if self.error == self._error_of_a_group:
+            self.error = ""
+        return answers
 
     async def drain(self) -> None:
         """Start no more groups."""
@@ -208,3 +232,7 @@ class Generator:
 
 def _size(difference: float) -> float:
     return float("inf") if difference != difference else difference
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]

@@ -136,10 +136,12 @@ class Worker:
                 await asyncio.shield(consumer.hand_back([entry]))
             metrics.GROUPS.labels("handed_back").inc()
         except (DecodeError, SynclineError) as error:
-            log.warning("group_failed", entry=entry.id, deliveries=entry.deliveries, error=str(error))
-            metrics.GROUPS.labels(await consumer.fail(entry, cause=str(error))).inc()
+            await _fail(consumer, entry, cause=str(error))
         except (RedisError, *CONNECTION_ERRORS) as error:
             log.warning("hand_over_failed", entry=entry.id, error=str(error))  # its lease will run out
+        except Exception as error:  # a bug: told at once, rather than by ten leases that run out
+            log.error("group_failed_by_a_bug", entry=entry.id, exc_info=error)
+            await _fail(consumer, entry, cause=f"{type(error).__name__} in the generator")
         finally:
             leased.pop(entry.id, None)
 
@@ -157,6 +159,12 @@ class Worker:
         self._intakes.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("intake_failed", exc_info=error)
+
+
+async def _fail(consumer: StreamConsumer, entry: Entry, *, cause: str) -> None:
+    log.warning("group_failed", entry=entry.id, deliveries=entry.deliveries, error=cause)
+    with suppress(RedisError, *CONNECTION_ERRORS):  # its lease will run out
+        metrics.GROUPS.labels(await consumer.fail(entry, cause=cause)).inc()
 
 
 async def generate(generator: Generator, held: Held, task: PromptTask, *, member_id: str) -> RolloutGroup:

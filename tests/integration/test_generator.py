@@ -205,6 +205,65 @@ async def test_groups_that_never_end_are_named_and_handed_back_and_the_next_load
     await generator.close()
 
 
+class BrokenEngine(TransformersEngine):
+    """Raises what no engine should."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaks_in: set[str] = set()
+
+    async def load(self, model_dir: Path, *, dtype: str) -> None:
+        if "load" in self.breaks_in:
+            raise RuntimeError("CUDA error: out of memory")
+        await super().load(model_dir, dtype=dtype)
+
+    async def generate(self, request: GroupRequest) -> tuple[Completion, ...]:
+        if "generate" in self.breaks_in:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return await super().generate(request)
+
+
+async def test_an_engine_that_fails_outside_its_contract_while_loading_says_why_and_is_built_anew(
+    handles: list[CheckpointHandle],
+) -> None:
+    engine = BrokenEngine()
+    generator = Generator(engine, cache=Cache(Path("never-made")))
+    engine.breaks_in = {"load"}
+    with pytest.raises(EngineDead, match="loading version 0 failed by RuntimeError: CUDA error: out of memory"):
+        await generator.load(handles[0])
+    assert (generator.phase, generator.held) == ("failed", None)
+    assert "out of memory" in generator.error
+    # when the next load works, nothing is left of it
+    engine.breaks_in = set()
+    await generator.load(handles[0])
+    assert (generator.phase, generator.error) == ("serving", "")
+    await generator.close()
+
+
+async def test_a_group_that_the_engine_fails_on_is_dead_after_three_deliveries_and_the_status_says_why(
+    redis: Redis, handles: list[CheckpointHandle]
+) -> None:
+    engine = BrokenEngine()
+    generator = Generator(engine, cache=Cache(Path("never-made")))
+    await generator.load(handles[0])
+    engine.breaks_in = {"generate"}
+    async with working(generator, redis):
+        await admit(redis, [task(0)])
+        async with asyncio.timeout(10 * LEASE_S):  # no lease has to run out
+            while not await redis.xlen(keys.dead(RUN)):
+                await asyncio.sleep(0.02)
+        [(_, letter)] = await redis.xrange(keys.dead(RUN))
+        assert b"RuntimeError: CUDA error: device-side assert triggered" in letter[b"cause"]
+        assert int(letter[b"deliveries"]) == 3
+        assert "prompt 0 of step 0 of run-1 failed by RuntimeError" in generator.error
+        # when a later group ends well, it is the generator's trouble no more
+        engine.breaks_in = set()
+        await admit(redis, [task(1)])
+        await groups(redis, 1)
+        assert (generator.phase, generator.error) == ("serving", "")
+    await generator.close()
+
+
 async def test_a_drain_hands_back_what_is_not_finished_and_another_finishes_it(
     redis: Redis, handles: list[CheckpointHandle]
 ) -> None:
