@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,15 +37,23 @@ class Api:
     """A coordinator at an address. Every refusal comes back as the SynclineError that the server raised."""
 
     def __init__(self, server: str, *, token: str = "", transport: httpx.BaseTransport | None = None) -> None:
+        """Raises SynclineError for an address or a token that no request can carry."""
         self.server = server.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.server,
-            timeout=_TIMEOUT,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            # A proxy, if the environment names one, has no way to this machine's loopback.
-            trust_env=not is_loopback(urlsplit(self.server).hostname or ""),
-            transport=transport,
-        )
+        if not re.fullmatch("[!-~]*", token):
+            raise SynclineError("the token holds spaces, or characters that are not ASCII; give the coordinator's own")
+        try:
+            address = urlsplit(self.server)
+            address.port  # noqa: B018 - reading it checks it
+            self._http = httpx.Client(
+                base_url=self.server,
+                timeout=_TIMEOUT,
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                # A proxy, if the environment names one, has no way to this machine's loopback.
+                trust_env=not is_loopback(address.hostname or ""),
+                transport=transport,
+            )
+        except (ValueError, httpx.InvalidURL) as error:
+            raise SynclineError(f"{server} is no address ({error}); give one like http://127.0.0.1:8080") from None
 
     def close(self) -> None:
         self._http.close()

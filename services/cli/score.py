@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from syncline.errors import NotFound, Unavailable
 
@@ -43,13 +43,15 @@ def scored(file: Path, *, reward: str, golds: bool) -> Iterator[Iterator[dict[st
 
 
 @contextmanager
-def rows_of(file: Path, stdin: BinaryIO) -> Iterator[Path]:
-    """The file itself, or for `-` one that holds what came in as JSON lines."""
+def rows_of(file: Path) -> Iterator[Path]:
+    """The file itself, or for `-` one that holds what comes in as JSON lines. Raises NotFound where nothing does."""
     if str(file) != "-":
         yield file
         return
+    if sys.stdin is None:  # it was closed, or this was started without one
+        raise NotFound("standard input is closed; give a file, or pipe rows in")
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as copy:
-        shutil.copyfileobj(stdin, copy)
+        shutil.copyfileobj(sys.stdin.buffer, copy)
         copy.flush()
         yield Path(copy.name)
 
@@ -60,27 +62,49 @@ def _told(lines: IO[bytes]) -> Iterator[dict[str, Any]]:
 
 
 class Tally:
-    """Rows by what became of them."""
+    """Rows by what became of them, with their scores: right or wrong, or grades."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._scores = 0.0
-        self._numbers = 0
+        self._binary = _Scores()
+        self._graded = _Scores()
 
     def add(self, row: dict[str, Any]) -> None:
+        graded = bool(row.get("graded"))
         kind = "problem" if "problem" in row else str(row["status"])
         if row.get("score") is not None:  # a judge that cannot be read gives none
-            self._scores += row["score"]
-            self._numbers += 1
-        if kind == "scored":
-            kind = {1.0: "right", 0.0: "wrong"}.get(row["score"], "graded")
+            (self._graded if graded else self._binary).add(row["score"])
+        if kind == "scored" and not graded:
+            kind = {1.0: "right", 0.0: "wrong"}.get(row["score"], kind)
         self.counts[kind] += 1
 
     def __str__(self) -> str:
         rows = self.counts.total()
         parts = [f"{count:,} {kind}" for kind, count in sorted(self.counts.items(), key=lambda item: -item[1])]
-        mean = f"; mean score {self._scores / self._numbers:.4f}" if self._numbers else ""
-        return f"{rows:,} rows: {', '.join(parts) or 'none'}{mean}"
+        text = f"{rows:,} rows: {', '.join(parts) or 'none'}"
+        if self._binary.count:
+            text += f"; mean score {self._binary.mean:.4f}"
+        if self._graded.count:
+            text += f"; grades: mean {self._graded.mean:.4g}, min {self._graded.low:.4g}, max {self._graded.high:.4g}"
+        return text
+
+
+class _Scores:
+    """Mean and ends of what may be more numbers than are worth keeping."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.low, self.high = float("inf"), float("-inf")
+        self._sum = 0.0
+
+    def add(self, score: float) -> None:
+        self.count += 1
+        self._sum += score
+        self.low, self.high = min(self.low, score), max(self.high, score)
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self.count
 
 
 def as_text(row: dict[str, Any]) -> str:

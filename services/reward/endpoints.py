@@ -132,7 +132,7 @@ class Endpoints:
             raise _Again(f"an answer that cannot be unpacked ({said}); is there a proxy in between?") from None
         except httpx.RequestError as error:
             raise _Again(f"{_words(error, key)}; is the server up, and is the address right?") from None
-        except (httpx.InvalidURL, UnicodeError) as error:
+        except (httpx.InvalidURL, UnicodeError, OverflowError) as error:  # of a host's name, or of a port
             raise Unavailable(f"{url} cannot be asked ({_shown(str(error), key)}); mend reward.endpoint") from None
         if response.status_code != 200:
             raise _failure(response, spec, key)

@@ -48,7 +48,8 @@ class RowScorer:
             return {row.line: {"line": row.line, "problem": error.message} for row in some}
         verdicts = await self._verdicts(spec, [row.item for row in some])
         if not self._golds:
-            return {row.line: rows.told(row.line, verdict) for row, verdict in zip(some, verdicts, strict=True)}
+            told_of = zip(some, verdicts, strict=True)
+            return {row.line: rows.told(row.line, verdict, graded=spec.graded) for row, verdict in told_of}
         best = [replace(row.item, completion=best_completion(spec, row.item.answer)) for row in some]
         told = zip(some, verdicts, await self._verdicts(spec, best), strict=True)
         return {row.line: rows.told_of_gold(row.line, plain, boxed) for row, plain, boxed in told}

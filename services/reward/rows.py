@@ -36,28 +36,38 @@ def read(row: DataRow, *, reward_json: str, golds: bool) -> Row | BadRow:
     prompt = row.fields.get("prompt") or ""
     if prompt and not is_prompt(prompt):
         return BadRow(row.line, "has a `prompt` that is neither text nor messages", "text, or messages, or none")
+    counts = [row.fields.get(name, 0) for name in ("tokens", "max_tokens")]
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return BadRow(row.line, "has `tokens` or `max_tokens` that are no counts", "whole numbers, or none")
     messages_json = "" if isinstance(prompt, str) else json.dumps(prompt)
     text = prompt if isinstance(prompt, str) else ""
     return Row(
         row.line,
         reward_json,
-        Item(text, completion, answer, messages=messages_of(messages_json, prompt_text=text)),
+        Item(
+            text,
+            completion,
+            answer,
+            messages=messages_of(messages_json, prompt_text=text),
+            tokens=counts[0],
+            max_tokens=counts[1],
+        ),
     )
 
 
-def told(line: int, verdict: Verdict | InvalidSpec) -> dict[str, Any]:
-    """The verdict of a row, or what kept it from having one."""
+def told(line: int, verdict: Verdict | InvalidSpec, *, graded: bool) -> dict[str, Any]:
+    """The verdict of a row, or what kept it from having one. `graded`: its score is more than right or wrong."""
     if isinstance(verdict, InvalidSpec):
         return {"line": line, "problem": verdict.message}
     if verdict.status == "unavailable":
         return {"line": line, "problem": f"no verdict: {verdict.cause}"}
     row = {"line": line, "status": verdict.status, "score": verdict.score, "cause": verdict.cause}
-    return row | {"seconds": round(verdict.seconds, 6)}
+    return row | {"seconds": round(verdict.seconds, 6)} | ({"graded": True} if graded else {})
 
 
 def told_of_gold(line: int, plain: Verdict | InvalidSpec, best: Verdict | InvalidSpec) -> dict[str, Any]:
     """What is told of a gold answer: its verdict when it equals itself however it is written."""
-    as_it_is, boxed = told(line, plain), told(line, best)
+    as_it_is, boxed = told(line, plain, graded=False), told(line, best, graded=False)
     if "problem" in as_it_is or "problem" in boxed:
         return as_it_is if "problem" in as_it_is else boxed
     match as_it_is["score"] == 1.0, boxed["score"] == 1.0:

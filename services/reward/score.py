@@ -1,9 +1,10 @@
 """Scores rows of a file, without a stack: `python -m services.reward.score --reward '{"type": "math"}' rows.jsonl`.
 
 A row is `{"completion": ..., "answer": ...}`, with a `prompt` where the reward needs one, and with a `reward` of its
-own if it is not the common one. Files are read as training reads them. For each row one line of JSON comes out, in
-order: `line` with `status`, `score`, `cause` and `seconds`, or `line` with the `problem` of a row that cannot be
-scored. Rows flow through: a long file needs no more memory than a short one.
+own if it is not the common one. A reward that is shaped by length needs the `tokens` of a row, and its `max_tokens`.
+Files are read as training reads them. For each row one line of JSON comes out, in order: `line` with `status`, `score`,
+`cause` and `seconds` (and `graded` where a score is more than right or wrong), or `line` with the `problem` of a row
+that cannot be scored. Rows flow through: a long file needs no more memory than a short one.
 
 With --golds each gold answer is scored against itself, as it is and as a completion would best write it (math: in a
 box). One that is not worth 1 both times has a problem.

@@ -88,7 +88,8 @@ def _shaped(verdict: Verdict, spec: RewardSpec, item: Item) -> Verdict:
     if verdict.score is None:
         return verdict
     score = shaped(verdict.score, spec.shaping, tokens=item.tokens, max_tokens=item.max_tokens)
-    causes = [verdict.cause, skipped(spec.shaping, max_tokens=item.max_tokens)]
+    why_not = skipped(spec.shaping, tokens=item.tokens, max_tokens=item.max_tokens) if item.completion else ""
+    causes = [verdict.cause, why_not]
     return replace(verdict, raw_score=verdict.score, score=score, cause="; ".join(filter(None, causes)))
 
 

@@ -163,7 +163,7 @@ async def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
 
 
 async def test_an_address_that_no_request_can_be_sent_to_is_unavailable(endpoints: Endpoints) -> None:
-    for address in ("http://[::1", "http://xn--/v1"):
+    for address in ("http://[::1", "http://xn--/v1", "http://127.0.0.1:99999/v1"):
         spec = JudgeSpec(type="judge", endpoint=address, model="m", timeout_s=5.0)
         (verdict,) = await JudgeReward(endpoints).score(spec, items("red"))
         assert verdict.status == "unavailable"

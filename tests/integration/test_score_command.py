@@ -147,7 +147,7 @@ def test_rows_have_no_tokens_so_an_overlong_penalty_is_left_out_and_says_so(tmp_
     done = syncline_score(rows_file(tmp_path, {"answer": "1", "completion": "1", "reward": reward}), "-o", "json")
     told = json.loads(done.stdout)
     assert told["score"] == 1.0
-    assert told["cause"] == "overlong penalty left out: max_tokens is not known"
+    assert told["cause"] == "overlong penalty left out: tokens and max_tokens not known"
 
 
 def test_what_cannot_begin_says_why(tmp_path: Path) -> None:
@@ -231,3 +231,42 @@ def test_a_row_without_a_score_is_printed_and_takes_no_part_in_the_mean() -> Non
         tally.add(row)
     assert "-  unparsable" in as_text(rows[0])
     assert "mean score 6.0000" in str(tally)
+
+
+def test_rows_of_a_shaped_reward_bring_their_tokens_or_are_told_that_they_lack_them(tmp_path: Path) -> None:
+    reward = {"type": "verifier", "name": "exact_match", "shaping": [{"type": "length", "per_token": 0.1}]}
+    file = rows_file(
+        tmp_path,
+        {"completion": "2", "answer": "2", "tokens": 4},
+        {"completion": "2", "answer": "2"},
+        {"completion": "2", "answer": "2", "tokens": "4"},
+    )
+    done = syncline_score(file, "--reward", json.dumps(reward), "-o", "json")
+    shaped, plain, bad = map(json.loads, done.stdout.splitlines())
+    assert (shaped["score"], shaped["cause"]) == (0.6, "")
+    assert (plain["score"], plain["cause"]) == (1.0, "length penalty left out: tokens not known")
+    assert bad["problem"].startswith("has `tokens` or `max_tokens` that are no counts")
+    assert done.stderr == "3 rows: 2 scored, 1 problem; grades: mean 0.8, min 0.6, max 1\n"
+
+
+def test_grades_are_not_told_as_right_or_wrong() -> None:
+    tally = Tally()
+    for grade in (10.0, 1.0, 0.0):
+        tally.add({"line": 1, "status": "scored", "score": grade, "cause": "", "seconds": 0.1, "graded": True})
+    assert str(tally) == "3 rows: 3 scored; grades: mean 3.667, min 0, max 10"
+    tally.add({"line": 4, "status": "scored", "score": 1.0, "cause": "", "seconds": 0.1})
+    assert str(tally).startswith("4 rows: 3 scored, 1 right; mean score 1.0000; grades: mean 3.667")
+
+
+def test_a_closed_standard_input_is_no_matter_for_a_file_and_said_for_rows_from_it(tmp_path: Path) -> None:
+    file = rows_file(tmp_path, {"completion": "2", "answer": "2"})
+    for source, told in ((file, "1 rows: 1 right; mean score 1.0000"), ("-", "error: standard input is closed")):
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'exec "$0" -m services.cli score "$1" <&-', sys.executable, str(source)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "shared")])},
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr

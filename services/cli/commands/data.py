@@ -32,7 +32,7 @@ def score(
     from services.cli.score import Tally, as_text, rows_of, scored
 
     tally = Tally()
-    with rows_of(file, sys.stdin.buffer) as source, scored(source, reward=reward, golds=golds) as rows:
+    with rows_of(file) as source, scored(source, reward=reward, golds=golds) as rows:
         for row in rows:
             tally.add(row)
             print(json.dumps(row, ensure_ascii=False) if output is Format.JSON else as_text(row))

@@ -118,3 +118,16 @@ def test_the_run_to_resume_is_the_paused_one_or_the_newest_that_can_go_on(states
             client.only_held()
     else:
         assert client.only_held()["id"] == meant
+
+
+@pytest.mark.parametrize("server", ["http://[::1", "http://a:b", "http://a:99999999"])
+def test_an_address_that_is_none_is_refused_in_words(server: str) -> None:
+    with pytest.raises(SynclineError, match="is no address"):
+        Api(server)
+
+
+@pytest.mark.parametrize("token", ["s\xe9cret", "two words", "two\nlines"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(SynclineError, match="the token holds spaces, or characters that are not ASCII") as refused:
+        Api("http://127.0.0.1:8080", token=token)
+    assert token not in str(refused.value)

@@ -34,9 +34,19 @@ async def test_without_max_tokens_an_overlong_penalty_is_left_out_and_told() -> 
     scorer = Scorer({"math": Fixed(Verdict("scored", score=1.0), Verdict("timeout", score=0.0, cause="slow"))})
     shaping = [{"type": "length", "per_token": 0.1}, {"type": "overlong", "margin": 4}]
     spec = scorer.route(json.dumps({"type": "math", "shaping": shaping}))
-    right, wrong = await scorer.score(spec, [Item("", "", "1", tokens=5)] * 2)
-    assert (right.score, right.cause) == (pytest.approx(0.5), "overlong penalty left out: max_tokens is not known")
+    right, wrong = await scorer.score(spec, [Item("", "2", "1", tokens=5)] * 2)
+    assert (right.score, right.cause) == (pytest.approx(0.5), "overlong penalty left out: max_tokens not known")
     assert (wrong.score, wrong.cause) == (pytest.approx(-0.5), f"slow; {right.cause}")
+
+
+async def test_without_tokens_every_shaping_is_left_out_and_told() -> None:
+    scorer = Scorer({"math": Fixed(Verdict("scored", score=1.0), Verdict("unparsable", score=0.0))})
+    shaping = [{"type": "length", "per_token": 0.1}, {"type": "overlong", "margin": 4}]
+    spec = scorer.route(json.dumps({"type": "math", "shaping": shaping}))
+    right, empty = await scorer.score(spec, [Item("", "2", "2", max_tokens=9), Item("", "", "2", max_tokens=9)])
+    told = "length penalty left out: tokens not known; overlong penalty left out: tokens not known"
+    assert (right.score, right.cause) == (1.0, told)
+    assert empty.cause == "", "an empty completion has no tokens, which is known"
 
 
 class Fixed:
