@@ -2,6 +2,8 @@
 
 Pure numpy: the coordinator, which has no torch, calls it. Scores are rows of samples, one row a prompt. Prompts are
 what is drawn from a population, so an interval comes from drawing prompts anew; the samples of a prompt stay together.
+Where each prompt has one sample that is right or wrong, it is Wilson's interval: near 0 and 1 the drawn prompts hardly
+differ, and of none right in fifty they would say that it is never right.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean and its 95 % bootstrap interval; one prompt alone has no interval."""
+    """A mean and its 95 % interval, Wilson's or of the percentile bootstrap; one prompt alone has none."""
 
     mean: float
     low: float | None
@@ -41,9 +44,12 @@ class Estimate:
 def mean_score(scores: Scores) -> Estimate:
     """Mean over prompts of each prompt's mean: pass@1 where scores are 0 and 1.
 
+    With Wilson's interval where each prompt has one sample of 0 or 1, else with the percentile bootstrap over prompts.
     Raises ValueError without a prompt.
     """
     means = _prompt_means(scores)
+    if len(means) > 1 and all(len(row) == 1 and row[0] in (0, 1) for row in scores):
+        return _wilson(right=int(means.sum()), prompts=len(means))
     return _estimate(float(means.mean()), [means[drawn].mean(axis=1) for drawn in _resamples(len(means))])
 
 
@@ -150,6 +156,17 @@ def _resamples(prompts: int, *, width: int = 1) -> Iterator[NDArray[np.int64]]:
         rows = min(left, max(1, _CELLS_AT_ONCE // (prompts * width)))
         yield rng.integers(0, prompts, size=(rows, prompts))
         left -= rows
+
+
+def _wilson(*, right: int, prompts: int) -> Estimate:
+    """The proportions that a test with their own variance would not reject (Wilson 1927, JASA 22, 209-212)."""
+    mean, z_squared = right / prompts, NormalDist().inv_cdf((1 + CONFIDENCE) / 2) ** 2
+    middle = (mean + z_squared / (2 * prompts)) / (1 + z_squared / prompts)
+    reach = math.sqrt(z_squared * (mean * (1 - mean) + z_squared / (4 * prompts)) / prompts) / (1 + z_squared / prompts)
+    # At none and at all of them an end is exact, but for rounding.
+    return Estimate(
+        mean, max(0.0, middle - reach) if right else 0.0, min(1.0, middle + reach) if right < prompts else 1.0
+    )
 
 
 def _estimate(mean: float, resampled: Sequence[Floats]) -> Estimate:

@@ -17,6 +17,24 @@ def pass_at(scores: Sequence[Sequence[float]], k: int) -> float:
     return statistics.fmean(chances)
 
 
+def wilson(right: int, prompts: int) -> tuple[float, float]:
+    """The two proportions that lie 1.96 of their own standard deviations from the one that was seen."""
+    seen, z = right / prompts, statistics.NormalDist().inv_cdf(0.975)
+
+    def too_far(p: float) -> float:
+        return (seen - p) ** 2 - z**2 * p * (1 - p) / prompts
+
+    low = _zero_between(lambda p: too_far(p), 0.0, seen)
+    return low, _zero_between(lambda p: -too_far(p), seen, 1.0)
+
+
+def _zero_between(falling: Callable[[float], float], low: float, high: float) -> float:
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
 def length_controlled_win_rate(won: Sequence[Sequence[float]], differences: Sequence[Sequence[float]]) -> float:
     """Maximise the penalised likelihood by bisection of its derivative: the level inside, the slope outside."""
     spread = statistics.pstdev([value for row in differences for value in row])
@@ -41,8 +59,4 @@ def length_controlled_win_rate(won: Sequence[Sequence[float]], differences: Sequ
 
 def root(falling: Callable[[float], float], *, reach: float = 40.0) -> float:
     """Where a falling function crosses zero, in [-reach, reach]."""
-    low, high = -reach, reach
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2
+    return _zero_between(falling, -reach, reach)
