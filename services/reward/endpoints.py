@@ -31,6 +31,7 @@ _ATTEMPTS = 4
 _BACKOFF = Backoff(first_s=0.5, longest_s=20.0, jitter=0.5)
 _CONNECT_S = 10.0
 _SHOWN_CHARS = 200
+_HIGHEST_PORT = 65_535
 
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _TOO_LONG = re.compile(
@@ -123,6 +124,8 @@ class Endpoints:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         started = time.monotonic()
         try:
+            if (httpx.URL(url).port or 0) > _HIGHEST_PORT:  # which else ends deep in the event loop
+                raise httpx.InvalidURL(f"no port is above {_HIGHEST_PORT}")
             async with asyncio.timeout(spec.timeout_s):
                 response = await self._client.post(url, json=body, headers=headers)
         except (TimeoutError, httpx.TimeoutException):
@@ -132,7 +135,7 @@ class Endpoints:
             raise _Again(f"an answer that cannot be unpacked ({said}); is there a proxy in between?") from None
         except httpx.RequestError as error:
             raise _Again(f"{_words(error, key)}; is the server up, and is the address right?") from None
-        except (httpx.InvalidURL, UnicodeError, OverflowError) as error:  # of a host's name, or of a port
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise Unavailable(f"{url} cannot be asked ({_shown(str(error), key)}); mend reward.endpoint") from None
         if response.status_code != 200:
             raise _failure(response, spec, key)
