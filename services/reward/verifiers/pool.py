@@ -206,20 +206,17 @@ class VerifierPool:
         if self._zygote is not None:
             log.warning("verifier_worker_lost", how=ended.how)
         asked.losses += 1
-        if ended.why == "time":
-            self._settle(asked, Outcome("timeout", cause=f"verifier ended: {ended.how}"))
-        elif asked.outcome.done():
-            pass
-        elif ended.why == "fault":
-            asked.outcome.set_result(Outcome("timeout", cause=f"verifier ended: {ended.how}"))
-        elif asked.losses < _ATTEMPTS:
-            lane.add(asked)
-        elif ended.why == "silence":
-            cause = f"{ended.how}, {asked.losses} times"
-            asked.outcome.set_result(Outcome("timeout", cause=cause, accident=True))
-        else:
-            problem = f"{asked.losses} verifier workers were killed over one answer, and not by us: {ended.how}"
-            asked.outcome.set_exception(Unavailable(f"{problem}; the log of the machine may say by whom"))
+        if asked.outcome.done():
+            return
+        match after_loss(ended, losses=asked.losses):
+            case None:
+                lane.add(asked)
+            case Unavailable() as error:
+                asked.outcome.set_exception(error)
+            case outcome if ended.why == "time":
+                self._settle(asked, outcome)
+            case outcome:
+                asked.outcome.set_result(outcome)
 
     def _has_ended(self) -> Unavailable:
         return Unavailable(f"the verifier has ended; {self.error or 'see the log'}")
@@ -235,6 +232,21 @@ class VerifierPool:
                 if not asked.outcome.done():
                     asked.outcome.set_exception(self._has_ended())
                     asked.outcome.exception()  # its asker may be gone
+
+
+def after_loss(ended: WorkerEnded, *, losses: int) -> Outcome | Unavailable | None:
+    """What is said of a check that has lost its worker for the `losses`th time; None asks it once more.
+
+    An end that the check brought about is its verdict. One from outside says nothing of it, nor does silence, at first.
+    """
+    if ended.why in ("time", "fault"):
+        return Outcome("timeout", cause=f"verifier ended: {ended.how}")
+    if losses < _ATTEMPTS:
+        return None
+    if ended.why == "silence":
+        return Outcome("timeout", cause=f"{ended.how}, {losses} times", accident=True)
+    problem = f"{losses} verifier workers were killed over one answer, and not by us: {ended.how}"
+    return Unavailable(f"{problem}; the log of the machine may say by whom")
 
 
 async def _first_of(work: Coroutine[Any, Any, None], ended: asyncio.Future[Any]) -> None:
