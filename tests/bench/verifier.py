@@ -2,8 +2,8 @@
 
 The answers are made here, alike to those of GSM8K (a few sentences, a whole number) and of MATH-500 (fractions, roots,
 polynomials, intervals, matrices): groups of eight completions, half of them right, no two questions the same, so that
-no memory of earlier answers helps. Two plain numbers are compared without Math-Verify. So there is a third kind that
-tells what the pool costs where that does not help: the same sums with a unit in text, which the library has to read.
+no memory of earlier answers helps. Two numbers are compared without Math-Verify, also where one has a unit, which is a
+kind of its own. What the pool costs where that does not help, the formulas tell.
 
 Direct means `verify(parse(gold), parse(completion))` with the library's own limits, the gold parsed once for its group.
 The pool does the same work through everything that stands around a check: cutting out the answer, the way to a worker
@@ -85,7 +85,8 @@ def measure(options: Options) -> Measured:
         )
     alone = sum(pooled.values())
     share = alone / attacked
-    options.say(f"  honest answers: {alone:.2f} s alone, {attacked:.2f} s beside {attacks} hostile ones")
+    beside = f"{HOSTILE_IN_FLIGHT} hostile ones at any time, of which {attacks} ended meanwhile"
+    options.say(f"  honest answers: {alone:.2f} s alone, {attacked:.2f} s beside {beside}")
     figures.append(
         Figure(
             name=f"throughput of honest answers while {HOSTILE_IN_FLIGHT} hostile ones are in work",
@@ -179,7 +180,7 @@ def _must_be_half(right: int, groups: Sequence[Group], how: str) -> None:
 
 
 def _sums(count: int, *, unit: str = "") -> Iterator[Group]:
-    """Whole numbers at the end of a few sentences; the gold as GSM8K has it. With a unit no number is a plain one."""
+    """Whole numbers at the end of a few sentences; the gold as GSM8K has it."""
     rng = random.Random(0)
     for number in range(count):
         price, pieces = rng.randint(11, 99), 1000 + number

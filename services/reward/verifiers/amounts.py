@@ -79,7 +79,7 @@ def read(text: str) -> Reading | None:
         return Reading("formula", rf"\boxed{{{found[0]} \pi}}")
     if kind == "phrase":
         return Reading("phrase", bare.casefold())
-    if kind is None or (marked and scale == 1):  # the library leaves out such text by itself
+    if kind is None:
         return None
     sign_of_percent = "%" if kind == "percent" else ""
     if scale == 1 and (found["plain"] or found["fraction"]):
