@@ -107,6 +107,25 @@ async def test_a_missing_or_misshapen_tensor_changes_nothing(engine: VllmEngine,
     assert await engine.score(PROBE) == before
 
 
+async def test_weights_that_are_deleted_while_the_engine_starts_cost_one_start_only(
+    engine: VllmEngine, model: Path, tmp_path: Path
+) -> None:
+    """A generator that joins where steps are short: a learner keeps the newest versions, and a start takes longer."""
+    await engine.close()
+    short_lived = Path(shutil.copytree(model, tmp_path / "short-lived"))
+    loading = asyncio.create_task(engine.load(short_lived, dtype="float32"))
+    while not engine_cores():
+        await asyncio.sleep(0.01)
+    shutil.rmtree(short_lived)
+    with pytest.raises(LoadFailed, match="short-lived"):
+        await loading
+    (started,) = engine_cores()
+
+    await engine.load(model, dtype="float32")
+    assert difference(await engine.score(PROBE), Reference(model).log_probs(PROBE)) < 1e-4
+    assert engine_cores() == [started]
+
+
 async def test_weights_that_go_in_half_way_end_the_engine_and_a_new_one_is_built(
     engine: VllmEngine, model: Path, tmp_path: Path
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from syncline.errors import LoadFailed
@@ -56,6 +58,17 @@ def weight_files(model_dir: Path) -> tuple[Path, ...]:
     if missing:
         raise LoadFailed(f"{model_dir} lacks {', '.join(missing)}")
     return files
+
+
+def copied_config(model_dir: Path) -> TemporaryDirectory[str]:
+    """A folder of its own with the folder's JSON files, which is deleted with the last reference to it."""
+    copy = TemporaryDirectory(prefix="syncline-config-")
+    try:
+        for file in model_dir.glob("*.json"):
+            shutil.copy(file, copy.name)
+    except OSError as error:
+        raise LoadFailed(f"{model_dir} cannot be read: {error}") from error
+    return copy
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

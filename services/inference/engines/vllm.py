@@ -14,10 +14,11 @@ import itertools
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from services.inference.engine import Completion, GroupRequest, require_dtype, require_servable
-from services.inference.engines.model_folder import architecture, end_of_text_ids, weight_files
+from services.inference.engines.model_folder import architecture, copied_config, end_of_text_ids, weight_files
 from services.inference.engines.vllm_start import VllmOptions, start_vllm
 from syncline.errors import EngineDead, EngineError, LoadFailed
 
@@ -38,9 +39,12 @@ class VllmEngine:
         self._options = options or VllmOptions()
         self._turn = asyncio.Lock()
         self._llm: AsyncLLM | None = None
-        self._built_for: tuple[str, str] | None = None  # None: build anew at the next load
+        self._built_for: tuple[str, str] | None = None
+        """Architecture and dtype that it takes weights of. None: build anew at the next load."""
         self._ready = False
         self._end_of_text: list[int] = []
+        self._config: TemporaryDirectory[str] | None = None
+        """What the engine was built from."""
         self._request_numbers = itertools.count()
         self._in_flight: set[str] = set()
 
@@ -61,6 +65,7 @@ class VllmEngine:
                 was_ready = self._ready
                 await self._stop()
                 llm = self._llm = await self._build(model_dir, dtype)
+                self._built_for = wanted  # whatever becomes of these weights, which may be deleted by now
                 try:
                     await self._replace_weights(llm, model_dir)
                 except LoadFailed as error:
@@ -157,8 +162,12 @@ class VllmEngine:
         return last
 
     async def _build(self, model_dir: Path, dtype: str) -> AsyncLLM:
-        """Start vLLM with random weights. It takes seconds to minutes, in a thread: the event loop goes on."""
-        building = asyncio.ensure_future(asyncio.to_thread(start_vllm, self._options, model_dir, dtype))
+        """Start vLLM with random weights. It takes seconds to minutes, in a thread: the event loop goes on.
+
+        From a copy of what is no weights: where steps are short, the folder may be deleted before vLLM has started.
+        """
+        self._config = config = await asyncio.to_thread(copied_config, model_dir)
+        building = asyncio.ensure_future(asyncio.to_thread(start_vllm, self._options, Path(config.name), dtype))
         try:
             return await asyncio.shield(building)
         except asyncio.CancelledError:
@@ -205,7 +214,10 @@ class VllmEngine:
 
     async def _stop(self) -> None:
         llm, self._llm = self._llm, None
+        config, self._config = self._config, None
         self._ready, self._built_for = False, None
+        if config is not None:
+            config.cleanup()
         if llm is None:
             return
         with suppress(EngineError):  # an engine core that does not answer is stopped all the same
