@@ -85,6 +85,11 @@ class Api:
             raise SynclineError("there are no runs yet; start one with: syncline submit SPEC")
         return runs[0]
 
+    def at_work(self) -> dict[str, Any]:
+        """The run that commands mean that look at one, when none is named: the one at work, or else the newest."""
+        working = [run for run in self.runs() if run["state"] not in (*TERMINAL, "pending")]
+        return working[0] if working else self.newest()
+
     def only_active(self) -> dict[str, Any]:
         """The run that commands mean that stop something, when none is named and no other can be meant."""
         active = [run for run in self.runs() if run["state"] not in TERMINAL]

@@ -51,6 +51,10 @@ def not_empty(run_id: str | None) -> str | None:
 RunId = Annotated[
     str | None, typer.Argument(metavar="RUN", callback=not_empty, help="id of the run; the newest one if left out")
 ]
+WatchedRun = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", callback=not_empty, help="id of the run; if left out the one at work, or the newest"),
+]
 ActiveRun = Annotated[
     str | None,
     typer.Argument(metavar="RUN", callback=not_empty, help="id of the run; may be left out while only one is active"),
@@ -62,7 +66,8 @@ From = Annotated[
 Server = Annotated[
     str,
     typer.Option(
-        envvar="SYNCLINE_SERVER", help="address of the coordinator; else that of the local stack in this folder"
+        envvar="SYNCLINE_SERVER",
+        help="address of the coordinator; else that of the local stack in this folder, or above",
     ),
 ]
 Token = Annotated[str, typer.Option(envvar="SYNCLINE_TOKEN", help="bearer token, if it asks for one")]

@@ -51,13 +51,21 @@ def run_to_the_end(spec: RunSpec, *, server: str, token: str, choice: StackChoic
     with make_display(console) as display, _running_stack(api, spec, server, choice, display) as use:
         run = api.submit(spec.model_dump(mode="json"))
         use.run_id = run["id"]
+        display.wait(f"the web page is at {api.server}")
         try:
             follow(api, run, display)
         except KeyboardInterrupt:
             display.wait("interrupted: cancelling the run")
-            raise KeyboardInterrupt(f"run {run['id']} is {_cancel(api, run['id'])}") from None
+            raise KeyboardInterrupt(
+                f"run {run['id']} is {_cancel(api, run['id'])}; {_how_to_go_on(run, use, choice)}"
+            ) from None
         run = api.run(run["id"])
         return report.outcome_of(api, run, next_command=_what_to_try(api, run, started_here=use.started, choice=choice))
+
+
+def _how_to_go_on(run: Mapping[str, Any], use: _Use, choice: StackChoice) -> str:
+    resume = f"syncline resume {run['id']}"
+    return f"to go on: {_up(choice)} && {resume}" if use.started else f"to go on: {resume}"
 
 
 def follow(api: Api, run: dict[str, Any], display: Display) -> None:
@@ -72,8 +80,11 @@ def follow(api: Api, run: dict[str, Any], display: Display) -> None:
 def _what_to_try(api: Api, run: Mapping[str, Any], *, started_here: bool, choice: StackChoice) -> str:
     """The run over REST; a stack that was started for the run is gone by then, and another one knows the run too."""
     curl = f"curl {api.server}/v1/runs/{run['id']}/steps"
-    up = "make up" if choice.port == DEFAULT_PORT else f"make up PORT={choice.port}"
-    return f"{up} && {curl}" if started_here else curl
+    return f"{_up(choice)} && {curl}" if started_here else curl
+
+
+def _up(choice: StackChoice) -> str:
+    return "make up" if choice.port == DEFAULT_PORT else f"make up PORT={choice.port}"
 
 
 @dataclass(slots=True)

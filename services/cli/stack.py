@@ -39,9 +39,14 @@ def living(folder: Path) -> dict[str, Any] | None:
 
 
 def server_here(folder: Path, *, otherwise: str) -> str:
-    """Address of the stack that runs in `folder`, or `otherwise`, where a coordinator may be reached too."""
-    stack = living(folder)
-    return str(stack["address"]) if stack and stack.get("address") else otherwise
+    """Address of the stack that runs in `folder`; a relative one is looked for in this folder and in those above it.
+    Or `otherwise`, where a coordinator may be reached too."""
+    here = Path.cwd()
+    for place in [folder] if folder.is_absolute() else [above / folder for above in (here, *here.parents)]:
+        stack = living(place)
+        if stack and stack.get("address"):
+            return str(stack["address"])
+    return otherwise
 
 
 def description(state: Mapping[str, Any]) -> str:

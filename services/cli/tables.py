@@ -8,7 +8,7 @@ from typing import Any
 from services.cli.progress import duration, warning
 from services.cli.verdicts import verdicts_of
 
-_TASK_NUMBERS = ("reward", "raw_reward", "length", "margin", "entropy", "kl_reference", "mismatch_kl")
+_TASK_NUMBERS = ("reward", "raw_reward", "length", "margin", "entropy", "kl_reference", "mismatch_kl", "grad_norm")
 
 
 def print_runs(runs: Sequence[Mapping[str, Any]]) -> None:

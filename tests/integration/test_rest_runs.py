@@ -115,9 +115,10 @@ async def test_a_run_whose_prompts_have_changed_goes_on_when_they_are_put_back(p
         run = runs.store.get(run_id)
         driving = asyncio.create_task(runs.run())
         prompts.write_text(submitted + '{"prompt": "1+1=", "answer": "2"}\n')
-        await api.post(f"/v1/runs/{run.id}:resume")
-        await until(lambda: run.state == "failed", what="the run to be refused")
-        assert run.reason.startswith("tasks.0.data and evaluation.0.data no longer hold the rows that were submitted")
+        refused = await api.post(f"/v1/runs/{run.id}:resume")
+        says_so = "tasks.0.data and evaluation.0.data no longer hold the rows that were submitted"
+        assert (refused.status_code, refused.json()["detail"].startswith(says_so)) == (409, True)
+        assert run.state == "cancelled"
         prompts.write_text(submitted)
         await api.post(f"/v1/runs/{run.id}:resume")
         await until(lambda: run.reason == "waiting for a learner to register", what="the run to look for a learner")

@@ -17,6 +17,7 @@ from services.cli.options import (
     RunId,
     Server,
     Token,
+    WatchedRun,
     api_at,
     exit_as,
     not_empty,
@@ -30,12 +31,12 @@ app.add_typer(export, name="export")
 
 
 @app.command()
-def status(run_id: RunId = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
+def status(run_id: WatchedRun = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Show one run."""
     from services.cli import tables
 
     api = api_at(server, token)
-    found = api.run(run_id) if run_id else api.newest()
+    found = api.run(run_id) if run_id else api.at_work()
     print_json(found) if output is Format.JSON else tables.print_run(found, api.fleet())
 
 
@@ -49,10 +50,10 @@ def list_(server: Server = "", token: Token = "", output: Output = Format.TEXT) 
 
 
 @app.command()
-def watch(run_id: RunId = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
+def watch(run_id: WatchedRun = None, server: Server = "", token: Token = "", output: Output = Format.TEXT) -> None:
     """Follow a run to its end; -o json prints its events, one a line. Ctrl-C only stops watching."""
     api = api_at(server, token)
-    found = api.run(run_id) if run_id else api.newest()
+    found = api.run(run_id) if run_id else api.at_work()
     if output is Format.JSON:
         for event in api.follow(found["id"]):
             print(json.dumps({"id": event.id, "type": event.type, "data": event.data}), flush=True)
@@ -67,7 +68,7 @@ def watch(run_id: RunId = None, server: Server = "", token: Token = "", output: 
 
 @app.command()
 def track(
-    run_id: RunId = None,
+    run_id: WatchedRun = None,
     to: Annotated[str, typer.Option(help="tensorboard, or wandb (offline without a key of yours)")] = "tensorboard",
     folder: Annotated[Path, typer.Option(help="for the tracker's files")] = Path("tracked"),
     server: Server = "",
@@ -81,7 +82,7 @@ def track(
     from syncline.errors import SynclineError, Unavailable
 
     api = api_at(server, token)
-    found = api.run(run_id) if run_id else api.newest()
+    found = api.run(run_id) if run_id else api.at_work()
     try:
         with closing(open_tracker(to, found, folder=folder)) as tracker:
             print(f"{found['id']} goes to {to}: {tracker.place}", file=sys.stderr)

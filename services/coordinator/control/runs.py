@@ -143,9 +143,14 @@ class Runs:
         return run
 
     async def resume(self, run_id: str) -> Run:
-        """Continue a paused run, or queue a failed or cancelled one again to go on from its saved state."""
+        """Continue a paused run, or queue a failed or cancelled one again to go on from its saved state.
+
+        Raises Conflict, with the run as it was, where its prompts are not what they were, and InvalidSpec where it
+        could not be submitted today.
+        """
         run = self.store.get(run_id)
         if run.state in (RunState.FAILED, RunState.CANCELLED):
+            await self._preparation.require_unchanged(run)
             run.apply(RunEvent.RESUME, "going on from the saved state")
             self._tell_queue()
             self._queued.set()

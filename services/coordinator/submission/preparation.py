@@ -18,7 +18,7 @@ from services.coordinator.submission.prepared import Prepared, prepare
 from services.coordinator.submission.reward_check import Checked, check_rewards
 from syncline.backoff import Backoff
 from syncline.cache import Cache
-from syncline.errors import RunFailed, StoreUnreachable
+from syncline.errors import Conflict, RunFailed, StoreUnreachable
 from syncline.runspec import RunSpec
 
 _WHILE_THE_STORE_IS_AWAY = Backoff(first_s=2.0, longest_s=30.0)
@@ -53,16 +53,14 @@ class Preparation:
         time. Raises RunFailed, too, where a file holds something else than what was submitted.
         """
         prepared = await self._insist(run)
-        rollouts = prepared.rollouts
-        if rollouts is not None and rollouts.origin != run.record.rollouts:
-            raise RunFailed(f"{rollouts.origin.path} is not the file that was submitted; submit a new run")
-        digests = prepared.digests
-        if changed := [field for field, digest in run.record.data.items() if digests.get(field) != digest]:
-            raise RunFailed(
-                f"{' and '.join(changed)} no longer hold the rows that were submitted, and steps would train on other "
-                "prompts; put the rows back and resume the run, or submit a new one"
-            )
+        if changed := _changed(run, prepared):
+            raise RunFailed(changed)
         return prepared
+
+    async def require_unchanged(self, run: Run) -> None:
+        """That `prepare_again` would find what was submitted. Raises Conflict, InvalidSpec and StoreUnreachable."""
+        if changed := _changed(run, await self.prepare(run.spec)):
+            raise Conflict(changed)
 
     async def check(self, prepared: Prepared) -> Checked:
         """Whether somebody gives the rewards. Raises InvalidSpec with every problem."""
@@ -76,3 +74,16 @@ class Preparation:
                 run.say(error.message)
                 await asyncio.sleep(pause_s)
         return await self.prepare(run.spec)
+
+
+def _changed(run: Run, prepared: Prepared) -> str:
+    """What is not as it was submitted; empty when all is."""
+    rollouts, digests = prepared.rollouts, prepared.digests
+    if rollouts is not None and rollouts.origin != run.record.rollouts:
+        return f"{rollouts.origin.path} is not the file that was submitted; submit a new run"
+    if fields := [field for field, digest in run.record.data.items() if digests.get(field) != digest]:
+        return (
+            f"{' and '.join(fields)} no longer hold the rows that were submitted, and steps would train on other "
+            "prompts; put the rows back and resume the run, or submit a new one"
+        )
+    return ""

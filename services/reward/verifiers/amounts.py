@@ -33,6 +33,7 @@ _NUMBER = re.compile(
     )(?![\d.,]\d|\d)""",
     re.VERBOSE,
 )
+_SCALED = re.compile(rf"(?<![\d.,^_/])({_PLAIN})((?: (?:hundred|thousand|million|billion|trillion|dozen))+)\b")
 _MARKED = re.compile(r"\\(?:text|mathrm|mbox|textbf|textrm)\s*\{([^{}]*)\}")
 _REMARK = re.compile(r"(.*)\(([^()]*)\)")
 _SUM = re.compile(r"[\d\s.+*/=\xd7\xb7-]+")
@@ -85,6 +86,19 @@ def read(text: str) -> Reading | None:
     if scale == 1 and (found["plain"] or found["fraction"]):
         return Reading("number", _as_written(found) + sign_of_percent)
     return None if sign_of_percent else Reading("formula", _worked_out(found, scale))
+
+
+def spelled_out(prose: str) -> str:
+    """A text whose numbers are in digits only, as Math-Verify takes the last one for the answer.
+
+    >>> spelled_out("So 1.5 million people came.")
+    'So 1500000 people came.'
+    """
+
+    def product(found: re.Match[str]) -> str:
+        return format((Decimal(found[1].replace(",", "")) * scaled(found[2])[0]).normalize(), "f")
+
+    return _SCALED.sub(product, prose)
 
 
 Kind = Literal["number", "percent", "pi", "phrase"]

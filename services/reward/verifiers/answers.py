@@ -17,6 +17,8 @@ _INVISIBLE = dict.fromkeys((0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F)
 _MARK = re.compile(r"(?<!#)####(?!#)([^\n]*)")
 _NUMBERED_HEADING = re.compile(r"\d+[.):]\s+[^\W\d_]|[^\W\d_]+\s+\d+\s*(?:[:.]|$)")
 """3. Verification, Step 2: as headings of Markdown are numbered."""
+_SCALE = re.compile(r"\$?\s*(?:\\text\{\s*)?(hundred|thousand|million|billion|trillion|dozen)\b")
+"""What belongs to the number in a box before it: \\boxed{1.5} million."""
 _JOINED = re.compile(
     r"(?:[\s.,;:&$()\[\]{}*|]|\\[,;:!()\[\]]|\\q?quad\b|\\text\b|\\mbox\b|\b(?:and|or)\b|[a-z](?:_\d)?\s*=)*",
     re.IGNORECASE,
@@ -66,6 +68,8 @@ def answer_in(completion: str, /, *, longest: int) -> str | None:
     completion = completion.translate(_INVISIBLE)
     boxes = last_boxes(completion)
     if boxes is not None:
+        if scale := _SCALE.match(completion, completion.rfind(boxes) + len(boxes)):
+            boxes = rf"{boxes[:-1]} \text{{ {scale[1]}}}}}"
         return boxes if len(boxes) <= longest else None
     text = completion.strip()
     marked = _marked(text)

@@ -19,7 +19,7 @@ from itertools import product
 from math import isclose
 from typing import Any
 
-from services.reward.verifiers.amounts import Reading, read
+from services.reward.verifiers.amounts import Reading, read, spelled_out
 from services.reward.verifiers.verifier import Unparsable, UnreadableGold
 
 for _name in ("math_verify", "latex2sympy2_extended"):  # they log whole completions: hostile text in our logs
@@ -86,7 +86,9 @@ def as_read(answer: str, gold: str) -> tuple[str, str]:
 
 def _as_read(text: str, reading: Reading | None, *, number: bool) -> str:
     taken = ("number", "formula") if number else ("formula",)
-    return reading.text if reading is not None and reading.kind in taken else text
+    if reading is not None and reading.kind in taken:
+        return reading.text
+    return text if reading is not None or "\\boxed{" in text else spelled_out(text)
 
 
 def same_words(answer: str, gold: str) -> bool | None:

@@ -131,3 +131,19 @@ def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -
     with pytest.raises(SynclineError, match="the token holds spaces, or characters that are not ASCII") as refused:
         Api("http://127.0.0.1:8080", token=token)
     assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("states", "meant"),
+    [
+        (["pending", "succeeded", "running"], "run-2"),
+        (["succeeded", "stalled", "cancelled"], "run-1"),
+        (["failed", "succeeded"], "run-0"),
+        (["pending"], "run-0"),
+    ],
+)
+def test_the_run_to_look_at_is_the_one_at_work_or_the_newest(states: list[str], meant: str) -> None:
+    """`states` are those of the runs, newest first."""
+    runs = [{"id": f"run-{n}", "state": state, "created_at": -n} for n, state in enumerate(states)]
+    client = api(lambda request: httpx.Response(200, json={"runs": runs, "next_page_token": ""}))
+    assert client.at_work()["id"] == meant

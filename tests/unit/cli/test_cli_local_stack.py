@@ -31,6 +31,9 @@ def test_commands_find_the_stack_of_their_folder_unless_a_server_is_named(tmp_pa
     with living(tmp_path / ".run", address="http://127.0.0.1:9"):
         done = syncline("list", folder=tmp_path)
         assert "nothing answers at http://127.0.0.1:9 " in done.stderr
+        (tmp_path / "specs" / "mine").mkdir(parents=True)
+        done = syncline("list", folder=tmp_path / "specs" / "mine")
+        assert "nothing answers at http://127.0.0.1:9 " in done.stderr, "nor in a folder below"
         done = syncline("list", folder=tmp_path, SYNCLINE_SERVER="http://127.0.0.1:11")
         assert "nothing answers at http://127.0.0.1:11 " in done.stderr
         done = syncline("list", "--server", "http://127.0.0.1:10", folder=tmp_path)
