@@ -158,6 +158,40 @@ REFUSED_CHANGES = {
 }
 
 
+def test_another_name_on_an_upgrade_is_refused_as_it_would_leave_claims_secrets_and_runs_behind(
+    release: Release,
+) -> None:
+    release.install()
+    for change in ("fullnameOverride=lab", "nameOverride=lab"):
+        with pytest.raises(Refused, match="set nameOverride to syncline and fullnameOverride to rl-syncline"):
+            release.upgrade(f"--set={change}")
+    with pytest.raises(Refused, match=r"would now be rl-syncline-\* \(app.kubernetes.io/name: lab\)"):
+        release.upgrade("--set=nameOverride=lab", "--set=fullnameOverride=rl-syncline")
+    assert "lab" not in release.kubectl("get", "deployments,secrets,statefulsets", "--output=name")
+    # The same in other words, and what somebody has deleted by hand
+    release.upgrade("--set=nameOverride=syncline", "--set=fullnameOverride=rl-syncline")
+    release.kubectl("delete", "deployment", "rl-syncline-coordinator")
+    release.upgrade()
+
+
+def test_what_a_failed_upgrade_has_added_is_taken_back_by_a_rollback(release: Release) -> None:
+    """The next upgrade would leave it with Helm 3, which compares with the last revision that has succeeded."""
+
+    def selector() -> dict[str, str]:
+        pod = release.get("statefulset", GENERATORS)["spec"]["template"]["spec"]
+        found: dict[str, str] = pod.get("nodeSelector", {})
+        return found
+
+    release.install()
+    with pytest.raises(Refused):  # as there is no node at all
+        release.upgrade("--set=inference.nodeSelector.disk=none", "--wait", "--timeout=5s")
+    assert selector() == {"disk": "none"}
+    release.helm("rollback", NAME, "1")
+    assert selector() == {}
+    release.upgrade("--set=logLevel=DEBUG")
+    assert selector() == {}
+
+
 def test_secrets_are_made_up_once_and_a_given_one_that_changes_restarts_who_reads_it(release: Release) -> None:
     release.install()
     token, password = release.secret("auth"), release.secret("redis")

@@ -1,8 +1,9 @@
 {{/*
-What Kubernetes would not change in storage that is there, which would leave a release half upgraded. The size of a claim
-may grow where its class allows it, which only the API server can tell.
+What Kubernetes would not change in what is there, which would leave a release half upgraded. The size of a claim may grow
+where its class allows it, which only the API server can tell.
 */}}
 {{- define "syncline.liveChecks" -}}
+{{- include "syncline.liveNames" . }}
 {{- $namespace := .Release.Namespace }}
 {{- range $volume, $storage := .Values.storage }}
 {{- if not (or $storage.existingClaim (include "syncline.unclaimed" (dict "root" $ "volume" $volume))) }}
@@ -44,6 +45,36 @@ may grow where its class allows it, which only the API server can tell.
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/*
+An upgrade under another name would make everything anew, and empty, beside claims and secrets that are kept. The
+coordinator, of which each release has one, tells the name; that of this chart under an alias is another one's.
+*/}}
+{{- define "syncline.liveNames" -}}
+{{- if .Release.IsUpgrade }}
+{{- $name := printf "%s-coordinator" (include "syncline.fullname" .) }}
+{{- $there := lookup "apps/v1" "Deployment" .Release.Namespace $name }}
+{{- $others := list }}
+{{- if $there }}
+{{- $others = list $there }}
+{{- else }}
+{{- $others = (lookup "apps/v1" "Deployment" .Release.Namespace "").items | default list }}
+{{- end }}
+{{- range $others }}
+{{- $labels := .metadata.labels | default dict }}
+{{- $ours := and (eq (dig "app.kubernetes.io/instance" "" $labels) $.Release.Name) (eq (dig "app.kubernetes.io/component" "" $labels) "coordinator") }}
+{{- $chart := regexMatch (printf "^%s-[0-9]" $.Chart.Name) (dig "helm.sh/chart" "" $labels) }}
+{{- $label := dig "app.kubernetes.io/name" "" $labels }}
+{{- if and $ours $chart (or (ne .metadata.name $name) (ne $label (include "syncline.chart" $))) }}
+{{- fail (printf "the objects of %s were installed as %s, and would now be %s, without the claims, the secrets and the runs of the old ones: leave nameOverride and fullnameOverride as they were, or set nameOverride to %s and fullnameOverride to %s" $.Release.Name (include "syncline.liveName" (dict "name" .metadata.name "label" $label)) (include "syncline.liveName" (dict "name" $name "label" (include "syncline.chart" $))) $label (trimSuffix "-coordinator" .metadata.name)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "syncline.liveName" -}}
+{{ trimSuffix "-coordinator" .name }}-* (app.kubernetes.io/name: {{ .label }})
 {{- end }}
 
 {{- define "syncline.claimInWords" -}}
