@@ -31,7 +31,7 @@ def wanted() -> str:
     while missing:
         name = missing.pop()
         if name != _OURS and name not in found:
-            found[name] = _strict(known[by_name[name]])
+            found[name] = _narrowed(name, _strict(known[by_name[name]]))
             missing += _NAMED.findall(json.dumps(found[name]))
     lines = [f"{json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found)]
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -59,6 +59,27 @@ def _strict(schema: Any) -> Any:
     return kept
 
 
+def _narrowed(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """With what Kubernetes' schemas say in prose alone, and its API server refuses in the middle of an upgrade."""
+    for key, words in _WORDS.get(name, {}).items():
+        schema["properties"][key]["enum"] = [*words, None]
+    if name == "ResourceRequirements":
+        for key in ("limits", "requests"):
+            properties = schema["properties"][key]
+            properties["patternProperties"] = {_RESOURCE: properties["additionalProperties"]}
+            properties["additionalProperties"] = False
+    return schema
+
+
+_WORDS = {
+    "StatefulSetUpdateStrategy": {"type": ["RollingUpdate", "OnDelete"]},
+    "Toleration": {
+        "operator": ["Exists", "Equal", "Lt", "Gt", ""],
+        "effect": ["NoSchedule", "PreferNoSchedule", "NoExecute", ""],
+    },
+}
+_RESOURCE = "^(cpu|memory|ephemeral-storage|hugepages-[^/]+|[^/]+/[^/]+)$"
+"""Names of resources; those of devices have a domain before them."""
 _KEPT = frozenset({"type", "items", "required", "enum", "oneOf", "additionalProperties"})
 
 

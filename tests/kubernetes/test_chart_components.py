@@ -106,6 +106,13 @@ def test_generators_can_be_replaced_several_at_once() -> None:
     assert find(manifests, "StatefulSet", "rl-syncline-inference")["spec"]["updateStrategy"] == several
 
 
+def test_resources_of_every_name_that_kubernetes_has_are_taken() -> None:
+    limits = {"ephemeral-storage": "9Gi", "hugepages-2Mi": "1Gi", "rdma/hca": "1", "example.com/a.b": "2"}
+    manifests = render(DEFAULT, values={"learner": {"resources": {"limits": limits}}})
+    (container,) = find(manifests, "StatefulSet", "rl-syncline-learner")["spec"]["template"]["spec"]["containers"]
+    assert limits.items() <= container["resources"]["limits"].items()
+
+
 def test_keda_can_ask_a_prometheus_that_wants_a_token() -> None:
     def trigger(**reference: str) -> dict[str, Any]:
         values = {"inference": {"autoscaling": {"authenticationRef": reference}}}

@@ -65,6 +65,13 @@ FAILS = {
     "inference.env=twice": "inference.env names a variable twice",
     "commonLabels=selector": "commonLabels sets app.kubernetes.io/name, by which services and policies find the pods",
     "learner.podLabels=selector": "learner.podLabels sets app.kubernetes.io/name",
+    "learner.resources.limits.memory=32Gi": "learner.resources.requests.memory is 64Gi, above the limit of 32Gi",
+    "coordinator.resources.limits.cpu=250m": "set coordinator.resources.limits.cpu to at least as much",
+    "inference.sharedMemory=97Gi": "set that to more, or inference.sharedMemory to less",
+    "judge.sharedMemory=100G judge.resources.limits.memory=93Gi": "judge.sharedMemory is 100G, which counts as memory",
+    "reward.verifierWorkers=3": "set that to 4608Mi or more, or reward.verifierWorkers to fewer",
+    "redis.maxMemory=3gb": "redis.maxMemory is 3gb, above redis.resources.limits.memory, which is 2Gi",
+    "redis.maxMemory=2200000k": "set redis.maxMemory to three quarters of the limit",
 }
 NOT_IN_THE_SCHEMA = [
     "inference.gpu.count=-1",
@@ -98,6 +105,11 @@ NOT_IN_THE_SCHEMA = [
     "coordinator.env=misspelt",
     "redis.envFrom=misspelt",
     "judge.tolerations=misspelt",
+    "learner.tolerations=operator",
+    "learner.tolerations=effect",
+    "inference.updateStrategy.type=Rolling",
+    "learner.resources.limits.memroy=64Gi",
+    "reward.resources.requests.gpu=1",
     "learner.affinity.nodeAffinty=a",
     "inference.extraVolumes=misspelt",
     "inference.extraVolumeMounts=misspelt",
@@ -122,6 +134,9 @@ def values_of(text: str) -> dict[str, Any]:
             "twice": [{"name": "A"}, {"name": "A"}],
             "selector": {"app.kubernetes.io/name": "a"},
             "number": [{"name": "A", "value": 1}],
+            "small": [{"name": "SYNCLINE_CHECK_MEMORY_MB", "value": "256"}],
+            "operator": [{"key": "a", "operator": "Exist"}],
+            "effect": [{"key": "a", "effect": "NoScheduling"}],
             "misspelt": [{"name": "a", "image": "a", "mountPath": "a", "misspelt": "a"}],
         }
         typed = int(value) if value.lstrip("-").isdigit() else words.get(value, value)
@@ -152,6 +167,22 @@ def test_a_refusal_does_not_tell_a_secret(path: str, value: str, advice: str, pr
         render(DEFAULT, values=nested(path, value, {}), program=program)
     assert advice in str(refused.value)
     assert "p@ss" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "learner.resources.limits.memory=null learner.sharedMemory=999Gi",
+        "learner.resources.limits.memory=68719476736",
+        "inference.sharedMemory= inference.resources.limits.memory=33e9 inference.resources.requests.memory=32000000000",
+        "reward.verifierWorkers=3 reward.resources.limits.memory=4831838208",
+        "reward.verifierWorkers=9 reward.env=small",
+        "redis.maxMemory=2G",
+        "redis.maxMemory=9gb redis.external.url=redis://a:1",
+    ],
+)
+def test_memory_that_fits_in_whatever_words_is_taken(values: str) -> None:
+    assert render(DEFAULT, values=values_of(values))
 
 
 @pytest.mark.parametrize("program", ["helm3", "helm4"])

@@ -141,6 +141,7 @@
 {{- end }}
 {{- end }}
 {{- include "syncline.networkChecks" . }}
+{{- include "syncline.resourceChecks" . }}
 {{- include "syncline.liveChecks" . }}
 {{- if and .Values.coordinator.ingress.enabled (not .Values.coordinator.ingress.host) }}
 {{- fail "coordinator.ingress.enabled is true, but there is no host: set coordinator.ingress.host" }}
@@ -161,6 +162,49 @@
 {{/* Whether a path is one below a folder, or empty. */}}
 {{- define "syncline.isBelow" -}}
 {{ if not (or (hasPrefix "/" .) (has ".." (splitList "/" .))) }}true{{ end }}
+{{- end }}
+
+{{/* What no cluster takes, or what would be killed at work. What has no limit is not compared. */}}
+{{- define "syncline.resourceChecks" -}}
+{{- range $name := list "coordinator" "inference" "reward" "learner" "redis" "judge" "rewardModel" }}
+{{- $values := index $.Values $name }}
+{{- $limits := $values.resources.limits | default dict }}
+{{- $requests := $values.resources.requests | default dict }}
+{{- range $kind, $limit := $limits }}
+{{- if and (hasKey $requests $kind) (include "syncline.exceeds" (list (get $requests $kind) $limit)) }}
+{{- fail (printf "%s.resources.requests.%s is %v, above the limit of %v, and no cluster takes such a pod: set %s.resources.limits.%s to at least as much" $name $kind (get $requests $kind) $limit $name $kind) }}
+{{- end }}
+{{- end }}
+{{- $limit := get $limits "memory" }}
+{{- with $limit }}
+{{- if and $values.sharedMemory (include "syncline.exceeds" (list $values.sharedMemory $limit)) }}
+{{- fail (printf "%s.sharedMemory is %v, which counts as memory of the pod, and %s.resources.limits.memory is %v: set that to more, or %s.sharedMemory to less" $name $values.sharedMemory $name $limit $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.reward }}
+{{- $least := printf "%dMi" (mul .verifierWorkers 1536) }}
+{{- $limit := get (.resources.limits | default dict) "memory" }}
+{{- $own := list }}
+{{- range .env }}{{ $own = append $own .name }}{{ end }}
+{{- if and $limit (not (has "SYNCLINE_CHECK_MEMORY_MB" $own)) (include "syncline.exceeds" (list $least $limit)) }}
+{{- fail (printf "reward.verifierWorkers is %d, and each takes 1.5 GiB, but reward.resources.limits.memory is %v: set that to %s or more, or reward.verifierWorkers to fewer" (int .verifierWorkers) $limit $least) }}
+{{- end }}
+{{- end }}
+{{- with .Values.redis }}
+{{- $limit := get (.resources.limits | default dict) "memory" }}
+{{- $units := dict "k" "k" "m" "M" "g" "G" "kb" "Ki" "mb" "Mi" "gb" "Gi" }}
+{{- $unit := lower .maxMemory | regexFind "[a-z]*$" }}
+{{- $data := printf "%s%s" (lower .maxMemory | trimSuffix $unit) (get $units $unit) }}
+{{- if and $limit (not (include "syncline.redisIsExternal" $)) (include "syncline.exceeds" (list $data $limit)) }}
+{{- fail (printf "redis.maxMemory is %s, above redis.resources.limits.memory, which is %v: set redis.maxMemory to three quarters of the limit, or less" .maxMemory $limit) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether the first of two quantities is above the second. */}}
+{{- define "syncline.exceeds" -}}
+{{ if gt (include "syncline.bytes" (first .) | float64) (include "syncline.bytes" (last .) | float64) }}true{{ end }}
 {{- end }}
 
 {{/* What is asked to be reached from outside, and is then closed by a network policy. */}}
