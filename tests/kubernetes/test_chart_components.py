@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.chart import DEFAULT, EVERYTHING, OBJECT_STORE, Manifest, environment, find, render
+from tests.kubernetes.chart import DEFAULT, EVERYTHING, OBJECT_STORE, Manifest, environment, find, render, validate
 
 COMPONENTS = {
     "coordinator": "coordinator",
@@ -111,6 +111,17 @@ def test_resources_of_every_name_that_kubernetes_has_are_taken() -> None:
     manifests = render(DEFAULT, values={"learner": {"resources": {"limits": limits}}})
     (container,) = find(manifests, "StatefulSet", "rl-syncline-learner")["spec"]["template"]["spec"]["containers"]
     assert limits.items() <= container["resources"]["limits"].items()
+
+
+def test_a_budget_may_be_a_share_and_the_port_of_the_nodes_a_certain_one() -> None:
+    share = with_all(podDisruptionBudget={"enabled": True, "maxUnavailable": "25%"})
+    budgets = [one for one in render(DEFAULT, values=share) if one["kind"] == "PodDisruptionBudget"]
+    assert [one["spec"]["maxUnavailable"] for one in budgets] == ["25%"] * len(COMPONENTS)
+    validate(budgets, "1.32")
+    service = {"type": "NodePort", "nodePort": 30080}
+    values = {"coordinator": {"service": service}, "networkPolicy": {"enabled": False}}
+    (port,) = find(render(DEFAULT, values=values), "Service", "rl-syncline-coordinator")["spec"]["ports"]
+    assert port["nodePort"] == 30080
 
 
 def test_keda_can_ask_a_prometheus_that_wants_a_token() -> None:

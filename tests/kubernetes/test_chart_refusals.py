@@ -44,6 +44,7 @@ FAILS = {
     "coordinator.service.type=NodePort": "coordinator.service.externalTrafficPolicy to Local",
     "coordinator.service.externalTrafficPolicy=Local": "set coordinator.service.type to LoadBalancer or NodePort",
     "coordinator.service.loadBalancerClass=a": "its type is ClusterIP: set coordinator.service.type to LoadBalancer",
+    "coordinator.service.nodePort=30080": "its type is ClusterIP: set coordinator.service.type to NodePort",
     "monitoring.serviceMonitor.enabled=true": "set networkPolicy.metricsFrom to where Prometheus is",
     "monitoring.alerts.enabled=true": "set networkPolicy.metricsFrom to where Prometheus is",
     "inference.autoscaling.kind=hpa": "inference.autoscaling.kind is hpa, but the network policy lets nobody scrape",
@@ -97,6 +98,9 @@ NOT_IN_THE_SCHEMA = [
     "learner.resources.limits.memory=64GB",
     "inference.autoscaling.cooldownSeconds=3601",
     "coordinator.service.externalTrafficPolicy=Anywhere",
+    "coordinator.podDisruptionBudget.maxUnavailable=half",
+    "inference.podDisruptionBudget.maxUnavailable=101%",
+    "inference.podDisruptionBudget.maxUnavailable=-1",
     # Objects of Kubernetes' API, however deep
     "inference.resources.limit=1Gi",
     "learner.podSecurityContext.runAsUsr=1",
@@ -174,7 +178,7 @@ def test_a_refusal_does_not_tell_a_secret(path: str, value: str, advice: str, pr
     [
         "learner.resources.limits.memory=null learner.sharedMemory=999Gi",
         "learner.resources.limits.memory=68719476736",
-        "inference.sharedMemory= inference.resources.limits.memory=33e9 inference.resources.requests.memory=32000000000",
+        "judge.sharedMemory= judge.resources.limits.memory=33e9 judge.resources.requests.memory=32000000000",
         "reward.verifierWorkers=3 reward.resources.limits.memory=4831838208",
         "reward.verifierWorkers=9 reward.env=small",
         "redis.maxMemory=2G",

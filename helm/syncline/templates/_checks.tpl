@@ -136,6 +136,9 @@
 {{- if and .externalTrafficPolicy (eq .type "ClusterIP") }}
 {{- fail "coordinator.service.externalTrafficPolicy is about clients outside of the cluster, and its type is ClusterIP: set coordinator.service.type to LoadBalancer or NodePort" }}
 {{- end }}
+{{- if and .nodePort (eq .type "ClusterIP") }}
+{{- fail "coordinator.service.nodePort is a port of the nodes, and its type is ClusterIP: set coordinator.service.type to NodePort or LoadBalancer" }}
+{{- end }}
 {{- if and (or .loadBalancerClass .loadBalancerSourceRanges) (ne .type "LoadBalancer") }}
 {{- fail (printf "coordinator.service describes a load balancer, and its type is %s: set coordinator.service.type to LoadBalancer" .type) }}
 {{- end }}
