@@ -455,3 +455,18 @@ def test_claims_are_kept_when_the_chart_is_uninstalled() -> None:
         for mount in template["spec"]["containers"][0]["volumeMounts"]:
             if mount["name"] in ("models", "data") and component(template) not in ("quickstart", "redis"):
                 assert mount["readOnly"] is True, name
+
+
+def test_the_recipe_of_the_readme_gives_a_private_ca_to_the_four_services(tmp_path: Path) -> None:
+    blocks = (chart.CHART / "README.md").read_text().split("```")
+    (recipe,) = [block.removeprefix("yaml\n") for block in blocks if "name: SSL_CERT_FILE" in block]
+    file = tmp_path / "values.yaml"
+    file.write_text(recipe)
+    trusted = set()
+    for name, template in pods(render(DEFAULT, file)):
+        (container,) = template["spec"]["containers"]
+        path = environment(container).get("SSL_CERT_FILE", "")
+        if path and any(path.startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"]):
+            assert environment(container)["AWS_CA_BUNDLE"] == path
+            trusted.add(name.removeprefix("rl-syncline-"))
+    assert trusted == {"coordinator", "inference", "reward", "learner"}
