@@ -22,9 +22,9 @@ from syncline.v1.rollout_pb2 import (
 )
 from syncline.wire_names import FINAL_VERDICTS
 
-Refusal = Literal["foreign", "duplicate", "stale"]
-"""foreign: not of this run's training. duplicate: its step is over. stale: not by the scheduled version, or not by its
-weights."""
+Refusal = Literal["foreign", "duplicate", "stale", "superseded"]
+"""foreign: not of this run's training. duplicate: its step is over. stale: not by the scheduled version. superseded: by
+that version as an earlier attempt had made it; its prompt was admitted anew."""
 
 
 def refusal(
@@ -53,7 +53,7 @@ def refusal(
     if task.version != version or not all(_is_of(sample, version) for sample in scored.group.samples):
         return "stale"
     if (digest := scored.group.manifest_digest) and digest != weights.get(version):
-        return "stale"
+        return "superseded"
     return None
 
 

@@ -328,7 +328,7 @@ async def test_a_group_by_other_weights_of_the_same_version_is_refused(
         by_its_weights.group.manifest_digest = await _digest_of_version_0(world, spec)
         events = await world.train_on(spec, [by_old_weights, *groups])
 
-    assert [dict(report.refused) for report in steps_of(events)] == [{"stale": 1}, {}, {}, {}]
+    assert [dict(report.refused) for report in steps_of(events)] == [{"superseded": 1}, {}, {}, {}]
     assert final_digest(events) == undisturbed
 
 
