@@ -37,10 +37,6 @@ def rewards(settings: RewardSettings, pool: VerifierPool, endpoints: Endpoints) 
     }
 
 
-class NotServed(InvalidSpec):
-    """This service does not give the reward; one of another version may, as in the midst of an upgrade."""
-
-
 class Scorer:
     """Gives verdicts and counts them."""
 
@@ -56,22 +52,19 @@ class Scorer:
         return sorted({*self.rewards} - {"verifier"} | verifiers)
 
     def route(self, reward_json: str) -> RewardSpec:
-        """The reward that a task names. Raises InvalidSpec for what is no reward, and NotServed."""
-        spec = _parsed(reward_json)
+        """The reward that a task names. Raises InvalidSpec for what is no reward, or not served here."""
+        spec = parsed(reward_json)
         if spec.type not in self.rewards:
-            raise NotServed(
-                [FieldProblem("reward.type", f"{spec.type!r} is not served here", ", ".join(sorted(self.rewards)))]
-            )
+            served = ", ".join(sorted(self.rewards))
+            raise InvalidSpec([FieldProblem("reward.type", f"{spec.type!r} is not served here", served)])
         return spec
 
-    async def require(self, spec: RewardSpec) -> None:
-        """Raise NotServed for a verifier, or an option of one, that there is not in this service."""
-        if not isinstance(spec, VerifierSpec):
-            return
-        try:  # without an item, all that can be refused is the spec
-            await self.rewards[spec.type].score(spec, [])
-        except InvalidSpec as error:
-            raise NotServed(error.problems) from None
+    async def require(self, reward_json: str) -> RewardSpec:
+        """The same. Raises InvalidSpec, too, for a verifier, or an option of one, that there is not in this service."""
+        spec = self.route(reward_json)
+        if isinstance(spec, VerifierSpec):
+            await self.rewards[spec.type].score(spec, [])  # without an item, all that can be refused is the spec
+        return spec
 
     async def score(self, spec: RewardSpec, items: Sequence[Item]) -> list[Verdict]:
         """One verdict per item, in order, shaped. Raises InvalidSpec when a gold answer cannot be read."""
@@ -94,7 +87,7 @@ def _shaped(verdict: Verdict, spec: RewardSpec, item: Item) -> Verdict:
 
 
 @lru_cache(maxsize=256)
-def _parsed(reward_json: str) -> RewardSpec:
+def parsed(reward_json: str) -> RewardSpec:
     try:
         return _REWARD_SPEC.validate_json(reward_json)
     except ValidationError as error:

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 
 from services.reward.groups import GOLD_UNPARSABLE, decoded, dropped, items_of, place_of
 from services.reward.metrics import GROUPS
-from services.reward.scorer import NotServed, Scorer
+from services.reward.scorer import Scorer, parsed
 from services.reward.verdicts import Item, Verdict
 from syncline import keys
 from syncline.backoff import Backoff
@@ -45,7 +45,7 @@ _HAND_BACK_S = 2.0
 _BACKOFF = Backoff(first_s=0.5, longest_s=30.0, jitter=0.5)
 """Of a reward that is unavailable."""
 _NOT_SERVED_S = 0.5
-"""How long a group stays whose reward is given elsewhere: handed back at once it might come back at once, for ever."""
+"""How long nothing is taken after a group whose reward is given elsewhere, which else would come back at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,10 @@ class _Wait:
     run_id: str
     cause: str
     since: float
+
+
+class _NotServed(Exception):
+    """This service does not give the reward; one of another version may, as in the midst of an upgrade."""
 
 
 class RewardWorker:
@@ -81,6 +85,7 @@ class RewardWorker:
             redis, stream=keys.ROLLOUTS, group=keys.REWARD_GROUP, consumer=consumer, lease_s=lease_s
         )
         self._held: dict[str, Entry] = {}
+        self._rests_until = 0.0
         self._waiting: dict[str, _Wait] = {}  # by entry id
         self._scoring: set[str] = set()  # entry ids
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by entry id
@@ -141,6 +146,8 @@ class RewardWorker:
 
     async def _take(self) -> list[Entry]:
         """Groups to start on. Those that wait for a reward leave room for others, whose reward may be up."""
+        if (rest_s := self._rests_until - time.monotonic()) > 0:
+            await asyncio.sleep(rest_s)
         working = len(self._held) - len(self._waiting)
         if working >= self._groups_in_flight or len(self._held) >= 16 * self._groups_in_flight:
             await asyncio.wait(self._tasks.values(), timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
@@ -179,8 +186,8 @@ class RewardWorker:
             except DecodeError as error:
                 await self._fail(entry, cause=f"broken group: {error}")
                 return
-            except NotServed as error:
-                await self._leave_to_others(entry, error)
+            except _NotServed as error:
+                await self._leave_to_others(entry, why=str(error))
                 return
             except InvalidSpec as error:
                 await self._fail(entry, cause=f"unknown reward: {error.message}")
@@ -196,9 +203,12 @@ class RewardWorker:
             self._waiting.pop(entry.id, None)
 
     async def _scored(self, entry: Entry, group: pb.RolloutGroup, items: Sequence[Item]) -> pb.ScoredGroup:
-        """Raises InvalidSpec for what is no reward, and NotServed."""
-        spec = self._scorer.route(group.task.reward_json)
-        await self._scorer.require(spec)
+        """Raises InvalidSpec for what is no reward, and _NotServed."""
+        parsed(group.task.reward_json)
+        try:
+            spec = await self._scorer.require(group.task.reward_json)
+        except InvalidSpec as error:
+            raise _NotServed(error.message) from None
         try:
             return pb.ScoredGroup(group=group, verdicts=await self._verdicts(entry, items, spec))
         except InvalidSpec as error:
@@ -206,12 +216,14 @@ class RewardWorker:
             self._count("dropped")
             return dropped(group)
 
-    async def _leave_to_others(self, entry: Entry, error: NotServed) -> None:
+    async def _leave_to_others(self, entry: Entry, *, why: str) -> None:
         """Back to the stream, uncounted: that this service is too old for a group is no fault of the group."""
-        self._wait_for(entry, f"{error.message}; waiting for a reward service that gives it")
-        await asyncio.sleep(_NOT_SERVED_S)
+        self._wait_for(entry, f"{why}; waiting for a reward service that gives it")
+        self._rests_until = time.monotonic() + _NOT_SERVED_S
         await self._insist(lambda: self._consumer.hand_back([entry]), otherwise=0)
+        self._held.pop(entry.id, None)
         self._count("handed_back")
+        await asyncio.sleep(_NOT_SERVED_S)  # its status says meanwhile why
 
     async def _verdicts(self, entry: Entry, items: Sequence[Item], spec: RewardSpec) -> list[pb.Verdict]:
         """A verdict for every sample. Waits as long as the reward is down: `unavailable` never leaves this service."""

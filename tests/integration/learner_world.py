@@ -164,7 +164,7 @@ class World:
 async def learner_world(redis: Redis, run_dir: Path, *, uri: str = "", **settings: Any) -> AsyncIterator[World]:
     """A fresh learner on a unix socket, with a run folder of its own and an empty Redis."""
     await redis.flushall()
-    learner = Learner(LearnerSettings(lease_s=5.0, device="cpu", **settings), redis=redis, id="learner-test")
+    learner = Learner(LearnerSettings(**{"lease_s": 5.0, "device": "cpu", **settings}), redis=redis, id="learner-test")
     with tempfile.TemporaryDirectory(prefix="syncline-") as sockets:
         server = Server(f"unix:{sockets}/learner.sock")
         server.add(

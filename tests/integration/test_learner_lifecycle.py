@@ -29,21 +29,25 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(60)
 
 
-async def test_a_client_that_goes_away_frees_the_learner_and_its_groups(model: Path, world: World) -> None:
-    spec = spec_of(model)
-    await world.add(groups_of(spec, [0])[:3])
-    call = world.stub.Train(world.request(spec))
-    await call.read()
-    await until(lambda: "1 of 4 groups of step 0" in world.learner.status().detail)
-    call.cancel()
-    # Another run is taken at once; the groups are handed back, and the next attempt gets them without a lease's wait.
-    other = world.stub.Train(world.request(spec, run_id="another-run"))
-    assert (await other.read()).HasField("loaded")
-    other.cancel()
-    await until_idle(world)
-    await world.add(groups_of(spec, [0])[3:] + groups_of(spec, range(1, 4)))
-    async with asyncio.timeout(4.0):  # below the lease
-        assert kinds(await world.train(spec))[-1] == "finished 4"
+async def test_a_client_that_goes_away_frees_the_learner_and_its_groups(
+    model: Path, redis: Redis, tmp_path: Path
+) -> None:
+    lease_s = 60.0
+    async with learner_world(redis, tmp_path / "run", lease_s=lease_s) as world:
+        spec = spec_of(model)
+        await world.add(groups_of(spec, [0])[:3])
+        call = world.stub.Train(world.request(spec))
+        await call.read()
+        await until(lambda: "1 of 4 groups of step 0" in world.learner.status().detail)
+        call.cancel()
+        # Another run is taken at once; the groups are handed back, and the next attempt need not wait for a lease.
+        other = world.stub.Train(world.request(spec, run_id="another-run"))
+        assert (await other.read()).HasField("loaded")
+        other.cancel()
+        await until_idle(world)
+        await world.add(groups_of(spec, [0])[3:] + groups_of(spec, range(1, 4)))
+        async with asyncio.timeout(lease_s / 2):
+            assert kinds(await world.train(spec))[-1] == "finished 4"
 
 
 async def test_stop_ends_the_stream_without_a_last_word(model: Path, world: World) -> None:

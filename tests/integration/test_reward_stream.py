@@ -151,7 +151,7 @@ async def test_a_group_whose_reward_only_another_pod_gives_waits_for_that_pod(re
     async with working(old):
         await add(redis, group("85", "1", reward_json=reward_json))
         await until(lambda: old.groups["handed_back"] >= 4, what="the older pod hands it back time and again")
-        assert missing in old.trouble
+        await until(lambda: missing in old.trouble, what="its status to say why")  # while it holds the group
         assert not await redis.exists(keys.dead(RUN), keys.scored(RUN))
         # when a newer one comes, the group is scored
         async with working(worker(redis, newer, consumer="reward-1")):

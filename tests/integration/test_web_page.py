@@ -113,10 +113,10 @@ def test_without_the_event_stream_the_page_asks_again_and_again(
 
 
 def test_a_failed_run_that_is_resumed_is_followed_again(
-    browser: Chromium, coordinate: Callable[..., Coordinator]
+    browser: Chromium, coordinate: Callable[..., Coordinator], project: Path
 ) -> None:
     coordinator = coordinate()
-    run = coordinator.run(RunEvent.START, RunEvent.FAIL, reason="the disk is full")
+    run = coordinator.run(RunEvent.START, RunEvent.FAIL, reason="the disk is full", generation={"max_tokens": 5})
     browser.open(f"{coordinator.url}/#/runs/{run.id}")
     browser.until("document.getElementById('link').innerText === 'run is over'")
     browser.ask(f"{button('Resume')}.click()")
