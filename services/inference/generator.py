@@ -134,7 +134,7 @@ class Generator:
             self.error = error.message
             self._set_phase(before, swapping=False)
             raise
-        except Exception as error:
+        except Exception as error:  # a library's, on the way to the files: the engine has seen nothing of it
             log.error("staging_failed", exc_info=error)
             self.error = f"staging version {handle.version} failed by {_words(error)}"
             self._set_phase(before, swapping=False)
@@ -171,7 +171,7 @@ class Generator:
             raise
         except SynclineError:
             raise
-        except Exception as error:
+        except Exception as error:  # an engine's own: of this group, and its status says so until a later one is well
             log.error("generation_failed", group=name, exc_info=error)
             self.error = self._error_of_a_group = f"{name} failed by {_words(error)}"
             self.on_change()

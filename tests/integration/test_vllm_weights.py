@@ -23,6 +23,7 @@ from services.inference.engines.vllm_start import VllmOptions
 from syncline.errors import EngineDead, LoadFailed
 from tests.integration.hf_reference import Reference
 from tests.integration.tiny_models import make_tiny_model
+from tests.waiting import until
 
 pytest.importorskip("vllm")
 
@@ -114,8 +115,7 @@ async def test_weights_that_are_deleted_while_the_engine_starts_cost_one_start_o
     await engine.close()
     short_lived = Path(shutil.copytree(model, tmp_path / "short-lived"))
     loading = asyncio.create_task(engine.load(short_lived, dtype="float32"))
-    while not engine_cores():
-        await asyncio.sleep(0.01)
+    await until(engine_cores, what="the engine to start")
     shutil.rmtree(short_lived)
     with pytest.raises(LoadFailed, match="short-lived"):
         await loading
